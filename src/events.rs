@@ -1,0 +1,141 @@
+//! The handles that let lower floors speak upward without knowing who listens.
+//!
+//! [`EventSink`] hands an outbound frame to whoever routes it (the listener's
+//! outbox). [`ConversationHandle`] is the mailbox of one conversation for
+//! producers of work: cron, background commands, subagents. Invariant: sending
+//! never blocks and never fails loudly; a frame nobody takes is gone, exactly
+//! as on a closed socket (02 §4.2).
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::protocol::{ConnectionId, Scope};
+
+/// Who gets an enveloped event (02 §4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every connection subscribed to the event's scope.
+    Subscribers,
+    /// One connection: replays.
+    Connection(ConnectionId),
+}
+
+/// One frame on its way out, already JSON, without its envelope.
+#[derive(Clone, Debug)]
+pub enum Outbound {
+    /// An event: gets an envelope (`runtime`, `event_seq`, …) when written (02 §4.1).
+    Event {
+        /// Its addressees.
+        to: Audience,
+        /// The conversation it is about.
+        scope: Scope,
+        /// The `type` of the frame, for routing and coalescing.
+        kind: EventKind,
+        /// The JSON object text of the frame without envelope fields.
+        body: Arc<str>,
+    },
+    /// A direct reply: written bare to the connection that asked (02 §5).
+    Reply {
+        /// The connection that sent the command.
+        to: ConnectionId,
+        /// The whole frame as JSON text.
+        body: Arc<str>,
+    },
+}
+
+/// What the outbox must know of an event to route and coalesce it (02 §1.2, §4.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// `stream_delta`: stream socket, never merged.
+    StreamDelta,
+    /// `update_device_status`: stream socket, a newer one replaces a queued one.
+    DeviceStatus,
+    /// `update_loop_status`: the same.
+    LoopStatus,
+    /// `update_queue` with empty `removed`: the same.
+    QueueSnapshot,
+    /// `update_queue` with `removed`: stream socket, never merged.
+    QueueTransition,
+    /// `update_subagent_state`: stream socket, a newer one replaces a queued one.
+    SubagentState,
+    /// Everything else: control socket, never merged.
+    Control,
+}
+
+impl EventKind {
+    /// Whether the frame travels on the stream socket when there is one.
+    pub fn on_stream(self) -> bool {
+        !matches!(self, Self::Control)
+    }
+
+    /// Whether a newer frame of the same kind and scope may take its place.
+    pub fn replaceable(self) -> bool {
+        matches!(
+            self,
+            Self::DeviceStatus | Self::LoopStatus | Self::QueueSnapshot | Self::SubagentState
+        )
+    }
+}
+
+/// Hands frames to the router. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct EventSink(mpsc::UnboundedSender<Outbound>);
+
+impl EventSink {
+    /// A sink and the end from which the router takes frames, in order.
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<Outbound>) {
+        let (tx, rx) = mpsc::unbounded_channel();
+        (Self(tx), rx)
+    }
+
+    /// Hands over one frame.
+    pub fn send(&self, frame: Outbound) {
+        // The router lives as long as the process; at shutdown nobody reads any more.
+        let _ = self.0.send(frame);
+    }
+}
+
+/// Work that something other than a client puts into a conversation's queue (02 §8.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Injected {
+    /// A background command, monitor or subagent has news: the whole
+    /// `<task-notification>` text (04 §6.5).
+    TaskNotification {
+        /// The text, XML-escaped where the format says so.
+        text: String,
+        /// The human on whose behalf the work ran.
+        acting_user_id: Option<String>,
+    },
+    /// A schedule fired: the whole prompt with its envelope (07 §1.11).
+    CronPrompt {
+        /// The prompt.
+        text: String,
+    },
+    /// What runs in the background changed: device status must be sent again.
+    BackgroundChanged,
+}
+
+/// The mailbox of one conversation, for producers of work.
+#[derive(Clone, Debug)]
+pub struct ConversationHandle {
+    scope: Scope,
+    mailbox: mpsc::UnboundedSender<(Scope, Injected)>,
+}
+
+impl ConversationHandle {
+    /// A handle that delivers into `mailbox`, whoever reads it.
+    pub fn new(scope: Scope, mailbox: mpsc::UnboundedSender<(Scope, Injected)>) -> Self {
+        Self { scope, mailbox }
+    }
+
+    /// The conversation it belongs to.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Puts work into the conversation. `false` when the process is going down.
+    pub fn inject(&self, work: Injected) -> bool {
+        self.mailbox.send((self.scope.clone(), work)).is_ok()
+    }
+}

@@ -1,0 +1,3 @@
+//! The `letta` program: see the library for everything it does.
+
+fn main() {}
