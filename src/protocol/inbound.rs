@@ -1,0 +1,817 @@
+//! From the text of a frame to a command (spec 02 §2).
+//!
+//! Invariant: nothing is dropped without a trace. Every text becomes one
+//! [`Inbound`]; a known command with a wrong shape names the field that is
+//! wrong, so that the listener can answer it (00 §8).
+
+use serde_json::{Map, Value};
+
+use super::catalog::{self, CommandType};
+use super::command::{
+    ApprovalAnswer, ApprovalResponse, ChangeDeviceState, Command, CreateMessage, ExecutionSettings,
+    ExternalToolGroup, ExternalToolSpec, ExternalToolsUpdate, ImageFailureMode, InputOptions,
+    RuntimeStart, Sync,
+};
+use super::fields::{Fields, ShapeError, strings};
+use super::id::Scope;
+
+/// Toolset preferences of the wire (02 §2.2).
+pub const TOOLSET_PREFERENCES: [&str; 5] = ["auto", "letta", "none", "default", "codex"];
+
+/// One frame from a client, with what every handler needs.
+#[derive(Debug)]
+pub struct Inbound {
+    /// `type`.
+    pub kind: String,
+    /// The frame's runtime, when valid: the connection subscribes to it (02 §4.3).
+    pub scope: Option<Scope>,
+    /// `runtime` as received, echoed in direct responses (02 §2.2).
+    pub runtime: Option<Value>,
+    /// `request_id` when it is a string.
+    pub request_id: Option<String>,
+    /// What the frame asks for.
+    pub body: Body,
+}
+
+/// What a frame turned out to be.
+#[derive(Debug)]
+pub enum Body {
+    /// `pong`, `listener_ready`: consumed by the transport, harmless here.
+    Lifecycle,
+    /// An accepted command.
+    Command(Command),
+    /// An `input` with a valid runtime and a bad payload: a notice for the
+    /// scope and, with a `request_id`, `input_accepted: false` (02 §2.3).
+    InvalidInput(String),
+    /// A known command with a wrong shape.
+    Malformed {
+        /// The type that answers it.
+        response: Option<&'static str>,
+        /// Which field is wrong.
+        error: String,
+    },
+    /// An unknown `type`.
+    Unknown,
+}
+
+/// Why a text is no frame at all: logged, never answered (02 §2.1 step 2).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAFrame {
+    /// The text is not JSON.
+    #[error("not JSON: {0}")]
+    Json(String),
+    /// The JSON is no object, or has no `type`.
+    #[error("not an object with a type")]
+    Shape,
+}
+
+/// Reads one frame.
+///
+/// # Errors
+/// When the text is no JSON object with a string `type`.
+pub fn parse(text: &str) -> Result<Inbound, NotAFrame> {
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| NotAFrame::Json(error.to_string()))?;
+    let Value::Object(object) = value else {
+        return Err(NotAFrame::Shape);
+    };
+    let Some(Value::String(kind)) = object.get("type") else {
+        return Err(NotAFrame::Shape);
+    };
+    let kind = kind.clone();
+    let request_id = object
+        .get("request_id")
+        .and_then(Value::as_str)
+        .map(String::from);
+    let runtime = object.get("runtime").cloned();
+    let scope = runtime.as_ref().and_then(scope_of);
+    let mut inbound = Inbound {
+        kind,
+        scope,
+        runtime,
+        request_id,
+        body: Body::Unknown,
+    };
+    inbound.body = match inbound.kind.as_str() {
+        "pong" | "listener_ready" => Body::Lifecycle,
+        "message" => legacy_message(&mut inbound, object),
+        kind => match catalog::find(kind) {
+            None => Body::Unknown,
+            Some(known) => command(known, &inbound, Fields::new(object)),
+        },
+    };
+    Ok(inbound)
+}
+
+/// A valid runtime scope (02 §2.2): agent id null or non-empty, conversation non-empty.
+fn scope_of(runtime: &Value) -> Option<Scope> {
+    let runtime = runtime.as_object()?;
+    let agent = match runtime.get("agent_id")? {
+        Value::Null => None,
+        Value::String(id) if !id.is_empty() => Some(id.as_str()),
+        _ => return None,
+    };
+    let conversation = runtime
+        .get("conversation_id")?
+        .as_str()
+        .filter(|id| !id.is_empty())?;
+    Some(Scope::new(agent, Some(conversation)))
+}
+
+fn acting_user(runtime: Option<&Value>) -> Option<String> {
+    runtime?
+        .get("acting_user_id")?
+        .as_str()
+        .filter(|id| !id.is_empty())
+        .map(String::from)
+}
+
+fn command(known: &CommandType, inbound: &Inbound, mut fields: Fields) -> Body {
+    if known.name == "input" {
+        return input(known, inbound, fields);
+    }
+    let parsed = match known.name {
+        "app_server_info" => fields
+            .non_empty("request_id")
+            .map(|_| Command::AppServerInfo),
+        "runtime_start" => {
+            runtime_start(fields).map(|start| Command::RuntimeStart(Box::new(start)))
+        }
+        "sync" => with_scope(inbound, false).and_then(|()| sync(&mut fields)),
+        "abort_message" => with_scope(inbound, false).and_then(|()| {
+            optional_request_id(&fields)?;
+            Ok(Command::AbortMessage {
+                run_id: fields.optional_string("run_id")?,
+            })
+        }),
+        "change_device_state" => {
+            with_scope(inbound, false).and_then(|()| change_device_state(fields))
+        }
+        "resume_queue" => with_scope(inbound, false).and_then(|()| {
+            optional_request_id(&fields)?;
+            Ok(Command::ResumeQueue)
+        }),
+        "remove_queue_item" => with_scope(inbound, true).and_then(|()| {
+            fields.string("request_id")?;
+            Ok(Command::RemoveQueueItem {
+                item_id: fields.string("item_id")?,
+            })
+        }),
+        "get_cwd_map" => fields.string("request_id").map(|_| Command::GetCwdMap),
+        "set_boot_working_directory" => fields.non_empty("request_id").and_then(|_| {
+            Ok(Command::SetBootWorkingDirectory {
+                cwd: fields.string("cwd")?,
+            })
+        }),
+        "runtime_external_tools_update" => external_tools_update(fields),
+        "external_tool_call_response" => external_tool_call_response(fields),
+        "execute_command" => with_scope(inbound, true).and_then(|()| {
+            fields.string("request_id")?;
+            Ok(Command::ExecuteCommand {
+                command_id: fields.string("command_id")?,
+                args: fields.optional_string("args")?,
+            })
+        }),
+        "monitor_stop" => with_scope(inbound, true).and_then(|()| {
+            fields.non_empty("request_id")?;
+            Ok(Command::MonitorStop {
+                process_id: fields.non_empty("process_id")?,
+            })
+        }),
+        _ => Ok(Command::Device {
+            kind: known.name,
+            body: fields.into_inner(),
+        }),
+    };
+    match parsed {
+        Ok(command) => Body::Command(command),
+        Err(error) => Body::Malformed {
+            response: known.response,
+            error: error.to_string(),
+        },
+    }
+}
+
+fn with_scope(inbound: &Inbound, agent_required: bool) -> Result<(), ShapeError> {
+    match &inbound.scope {
+        Some(scope) if agent_required && scope.agent_id.is_none() => {
+            Err(ShapeError::new("runtime.agent_id", "a non-empty string"))
+        }
+        Some(_) => Ok(()),
+        None => Err(ShapeError::new(
+            "runtime",
+            "an object with agent_id (null or a non-empty string) and a non-empty conversation_id",
+        )),
+    }
+}
+
+fn optional_request_id(fields: &Fields) -> Result<(), ShapeError> {
+    match fields.peek("request_id") {
+        None | Some(Value::Null | Value::String(_)) => Ok(()),
+        Some(_) => Err(ShapeError::new("request_id", "a string")),
+    }
+}
+
+fn sync(fields: &mut Fields) -> Result<Command, ShapeError> {
+    optional_request_id(fields)?;
+    Ok(Command::Sync(Sync {
+        recover_approvals: fields.optional_bool("recover_approvals")?.unwrap_or(true),
+        resume_interrupted_turn: fields
+            .optional_bool("resume_interrupted_turn")?
+            .unwrap_or(false),
+        force_device_status: fields
+            .optional_bool("force_device_status")?
+            .unwrap_or(false),
+    }))
+}
+
+fn change_device_state(mut fields: Fields) -> Result<Command, ShapeError> {
+    let mut payload = Fields::new(fields.object("payload")?);
+    Ok(Command::ChangeDeviceState(ChangeDeviceState {
+        mode: payload.optional_string("mode")?,
+        cwd: payload.optional_string("cwd")?,
+    }))
+}
+
+/// The scope that a `change_device_state` payload may name instead of the
+/// frame's (02 §5.9).
+pub fn payload_scope(payload: &Value, runtime: &Scope) -> Scope {
+    let part = |name: &str| {
+        payload
+            .get(name)
+            .and_then(Value::as_str)
+            .filter(|id| !id.is_empty())
+    };
+    Scope::new(
+        part("agent_id").or(runtime.agent_id.as_deref()),
+        part("conversation_id").or(Some(&runtime.conversation_id)),
+    )
+}
+
+fn runtime_start(mut fields: Fields) -> Result<RuntimeStart, ShapeError> {
+    fields.string("request_id")?;
+    let cwd = match fields.peek("cwd") {
+        None => None,
+        Some(Value::Null) => Some(None),
+        Some(Value::String(path)) => Some(Some(path.clone())),
+        Some(_) => return Err(ShapeError::new("cwd", "a string or null")),
+    };
+    let execution_settings = fields
+        .optional_object("execution_settings")?
+        .map(execution_settings)
+        .transpose()?;
+    let external_tools = fields
+        .optional_array("external_tools")?
+        .map(external_groups)
+        .transpose()?;
+    if let Some(sources) = fields.optional_strings("skill_sources")?
+        && let Some(unknown) = sources
+            .iter()
+            .find(|s| !["bundled", "global", "agent", "project"].contains(&s.as_str()))
+    {
+        return Err(ShapeError::new(
+            format!("skill_sources entry {unknown:?}"),
+            "bundled, global, agent or project",
+        ));
+    }
+    Ok(RuntimeStart {
+        agent_id: fields.optional_string("agent_id")?,
+        create_agent: fields.optional_object("create_agent")?,
+        conversation_id: fields.optional_string("conversation_id")?,
+        create_conversation: fields.optional_object("create_conversation")?,
+        conversation_source_tags: fields
+            .optional_strings("conversation_source_tags")?
+            .unwrap_or_default(),
+        cwd,
+        mode: fields.optional_string("mode")?,
+        execution_settings,
+        workspace_sandbox: fields.optional_object("workspace_sandbox")?,
+        recover_approvals: fields.optional_bool("recover_approvals")?.unwrap_or(true),
+        force_device_status: fields.optional_bool("force_device_status")?.unwrap_or(true),
+        wait_for_replay: fields.optional_bool("wait_for_replay")?.unwrap_or(false),
+        teleport_id: fields.optional_string("teleport_id")?,
+        external_tools,
+    })
+}
+
+fn execution_settings(raw: Map<String, Value>) -> Result<ExecutionSettings, ShapeError> {
+    let mut fields = Fields::new(raw.clone());
+    let required = |field: &str, list: Option<Vec<String>>| {
+        list.ok_or_else(|| {
+            ShapeError::new(format!("execution_settings.{field}"), "an array of strings")
+        })
+    };
+    let allowed_tools = fields.optional_strings("allowed_tools")?;
+    let disallowed_tools = fields.optional_strings("disallowed_tools")?;
+    let max_turns = match fields.take("max_turns") {
+        None => None,
+        Some(value) => Some(value.as_u64().filter(|turns| *turns > 0).ok_or_else(|| {
+            ShapeError::new("execution_settings.max_turns", "a positive integer")
+        })?),
+    };
+    Ok(ExecutionSettings {
+        allowed_tools: required("allowed_tools", allowed_tools)?,
+        disallowed_tools: required("disallowed_tools", disallowed_tools)?,
+        disable_memory_guard: fields
+            .optional_bool("disable_memory_guard")?
+            .ok_or_else(|| {
+                ShapeError::new("execution_settings.disable_memory_guard", "true or false")
+            })?,
+        tools: fields.optional_strings("tools")?,
+        max_turns,
+        raw,
+    })
+}
+
+fn external_groups(groups: Vec<Value>) -> Result<Vec<ExternalToolGroup>, ShapeError> {
+    let shape = || ShapeError::new("external_tools", "groups of {scope_id?, tools[]}");
+    groups
+        .into_iter()
+        .map(|group| {
+            let Value::Object(group) = group else {
+                return Err(shape());
+            };
+            let mut group = Fields::new(group);
+            let scope_id = group.optional_string("scope_id")?;
+            let tools = group.optional_array("tools")?.ok_or_else(shape)?;
+            let tools = tools
+                .into_iter()
+                .map(external_tool)
+                .collect::<Result<_, _>>()?;
+            Ok(ExternalToolGroup { scope_id, tools })
+        })
+        .collect()
+}
+
+fn external_tool(tool: Value) -> Result<ExternalToolSpec, ShapeError> {
+    let Value::Object(tool) = tool else {
+        return Err(ShapeError::new("external_tools.tools", "objects"));
+    };
+    let mut tool = Fields::new(tool);
+    Ok(ExternalToolSpec {
+        name: tool.non_empty("name")?,
+        description: tool.string("description")?,
+        parameters: tool.object("parameters")?,
+    })
+}
+
+fn external_tools_update(mut fields: Fields) -> Result<Command, ShapeError> {
+    fields.string("request_id")?;
+    let updates = fields
+        .optional_array("updates")?
+        .ok_or_else(|| ShapeError::new("updates", "an array"))?;
+    let mut seen: Vec<Scope> = Vec::new();
+    let mut parsed = Vec::with_capacity(updates.len());
+    for update in updates {
+        let Value::Object(update) = update else {
+            return Err(ShapeError::new("updates", "an array of objects"));
+        };
+        let mut update = Fields::new(update);
+        let runtimes: Vec<Scope> = update
+            .optional_array("runtimes")?
+            .unwrap_or_default()
+            .iter()
+            .map(|runtime| scope_of(runtime).filter(|scope| scope.agent_id.is_some()))
+            .collect::<Option<_>>()
+            .filter(|runtimes: &Vec<Scope>| !runtimes.is_empty())
+            .ok_or_else(|| ShapeError::new("updates.runtimes", "one or more agent runtimes"))?;
+        for runtime in &runtimes {
+            if seen.contains(runtime) {
+                return Err(ShapeError::new(
+                    "updates.runtimes",
+                    "each runtime at most once",
+                ));
+            }
+            seen.push(runtime.clone());
+        }
+        let groups = update
+            .optional_array("external_tools")?
+            .ok_or_else(|| ShapeError::new("updates.external_tools", "an array"))?;
+        parsed.push(ExternalToolsUpdate {
+            runtimes,
+            groups: external_groups(groups)?,
+        });
+    }
+    Ok(Command::ExternalToolsUpdate(parsed))
+}
+
+fn external_tool_call_response(mut fields: Fields) -> Result<Command, ShapeError> {
+    Ok(Command::ExternalToolCallResponse {
+        call_id: fields.non_empty("request_id")?,
+        result: fields.optional_object("result")?,
+        error: fields.optional_string("error")?,
+    })
+}
+
+/// The messages of 02 §2.3, in its order of checks.
+fn input(known: &CommandType, inbound: &Inbound, mut fields: Fields) -> Body {
+    if let Err(error) = with_scope(inbound, false) {
+        return Body::Malformed {
+            response: known.response,
+            error: error.to_string(),
+        };
+    }
+    let Some(Value::Object(payload)) = fields.take("payload") else {
+        return invalid("input.payload must be an object");
+    };
+    let mut payload = Fields::new(payload);
+    let kind = payload.take("kind");
+    let body = match kind.as_ref().and_then(Value::as_str) {
+        Some("create_message") => create_message(payload, acting_user(inbound.runtime.as_ref())),
+        Some("approval_response") => approval_response(payload),
+        Some("teleport_continue") => {
+            return Body::InvalidInput(String::from(
+                "Teleport between computers is not supported by this computer",
+            ));
+        }
+        _ => {
+            let kind = kind.map_or_else(
+                || String::from("undefined"),
+                |kind| kind.as_str().map_or_else(|| kind.to_string(), String::from),
+            );
+            return Body::InvalidInput(format!("Unsupported input payload kind: {kind}"));
+        }
+    };
+    let command = match body {
+        Ok(command) => command,
+        Err(problem) => return invalid(problem),
+    };
+    // A request id that is no usable string cannot be answered; the input is refused (02 §2.3).
+    match fields.peek("request_id") {
+        None | Some(Value::Null) => Body::Command(command),
+        Some(Value::String(id)) if !id.is_empty() => Body::Command(command),
+        Some(_) => Body::Malformed {
+            response: None,
+            error: String::from("request_id must be a non-empty string"),
+        },
+    }
+}
+
+fn invalid(problem: &str) -> Body {
+    Body::InvalidInput(format!("Protocol violation: {problem}"))
+}
+
+fn create_message(
+    mut payload: Fields,
+    acting_user_id: Option<String>,
+) -> Result<Command, &'static str> {
+    let Some(Value::Array(messages)) = payload.take("messages") else {
+        return Err("input.kind=create_message requires payload.messages[]");
+    };
+    let image_failure_mode = match payload.take("image_failure_mode") {
+        None => ImageFailureMode::Strict,
+        Some(Value::String(mode)) if mode == "strict" => ImageFailureMode::Strict,
+        Some(Value::String(mode)) if mode == "drop" => ImageFailureMode::Drop,
+        Some(_) => return Err("input.payload.image_failure_mode must be strict or drop"),
+    };
+    let client_tool_allowlist = payload
+        .optional_strings("client_tool_allowlist")
+        .map_err(|_| "input.payload.client_tool_allowlist must be string[]")?;
+    let (toolset_base, toolset_include) = match payload.take("client_toolset") {
+        None => (None, Vec::new()),
+        Some(toolset) => client_toolset(toolset).ok_or(
+            "input.payload.client_toolset must contain an optional valid base and string[] include",
+        )?,
+    };
+    let exclude_interactive_tools = payload
+        .optional_bool("exclude_interactive_tools")
+        .map_err(|_| "input.payload.exclude_interactive_tools must be boolean")?
+        .unwrap_or(false);
+    let external_tool_scope_ids = payload
+        .optional_strings("external_tool_scope_ids")
+        .map_err(|_| "input.payload.external_tool_scope_ids must be string[]")?
+        .unwrap_or_default();
+    let messages = messages
+        .into_iter()
+        .map(|message| match message {
+            Value::Object(message) => Ok(message),
+            _ => Err("input.payload.messages[] must contain objects"),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Command::CreateMessage(Box::new(CreateMessage {
+        messages,
+        options: InputOptions {
+            image_failure_mode,
+            client_tool_allowlist,
+            toolset_base,
+            toolset_include,
+            external_tool_scope_ids,
+            exclude_interactive_tools,
+            response_format: payload.take("response_format"),
+            acting_user_id,
+        },
+    })))
+}
+
+fn client_toolset(toolset: Value) -> Option<(Option<String>, Vec<String>)> {
+    let Value::Object(toolset) = toolset else {
+        return None;
+    };
+    let mut toolset = Fields::new(toolset);
+    let base = toolset.optional_string("base").ok()?;
+    if base
+        .as_deref()
+        .is_some_and(|base| !TOOLSET_PREFERENCES.contains(&base))
+    {
+        return None;
+    }
+    let include = toolset
+        .optional_strings("include")
+        .ok()?
+        .unwrap_or_default();
+    Some((base, include))
+}
+
+fn approval_response(mut payload: Fields) -> Result<Command, &'static str> {
+    const SHAPE: &str = "input.kind=approval_response requires payload.request_id and either payload.decision or payload.error";
+    let request_id = payload.string("request_id").map_err(|_| SHAPE)?;
+    let answer = match payload.take("error") {
+        Some(Value::String(error)) => ApprovalAnswer::Error(error),
+        Some(_) => return Err(SHAPE),
+        None => {
+            let mut decision = Fields::new(payload.object("decision").map_err(|_| SHAPE)?);
+            match decision.string("behavior").map_err(|_| SHAPE)?.as_str() {
+                "allow" => ApprovalAnswer::Allow {
+                    message: decision.optional_string("message").map_err(|_| SHAPE)?,
+                    updated_input: decision
+                        .optional_object("updated_input")
+                        .map_err(|_| SHAPE)?,
+                    suggestions: decision
+                        .optional_strings("selected_permission_suggestion_ids")
+                        .map_err(|_| SHAPE)?
+                        .unwrap_or_default(),
+                },
+                "deny" => ApprovalAnswer::Deny {
+                    message: decision.string("message").map_err(|_| SHAPE)?,
+                },
+                _ => return Err(SHAPE),
+            }
+        }
+    };
+    Ok(Command::ApprovalResponse(ApprovalResponse {
+        request_id,
+        answer,
+    }))
+}
+
+/// `{"type":"message","agentId",…}`: an input without acknowledgement (02 §5.6).
+fn legacy_message(inbound: &mut Inbound, object: Map<String, Value>) -> Body {
+    let mut fields = Fields::new(object);
+    let malformed = |error: ShapeError| Body::Malformed {
+        response: None,
+        error: error.to_string(),
+    };
+    let agent = match fields.non_empty("agentId") {
+        Ok(agent) => agent,
+        Err(error) => return malformed(error),
+    };
+    let Some(Value::Array(messages)) = fields.take("messages") else {
+        return malformed(ShapeError::new("messages", "an array"));
+    };
+    let Some(messages) = messages
+        .into_iter()
+        .map(|message| match message {
+            Value::Object(message) => Some(message),
+            _ => None,
+        })
+        .collect()
+    else {
+        return malformed(ShapeError::new("messages", "an array of objects"));
+    };
+    let conversation = fields
+        .take("conversationId")
+        .or_else(|| fields.take("conversation_id"))
+        .and_then(|id| id.as_str().map(String::from));
+    inbound.scope = Some(Scope::new(Some(&agent), conversation.as_deref()));
+    // Invalid optional fields are ignored here, unlike in `input` (02 §5.6).
+    let (toolset_base, toolset_include) = fields
+        .take("clientToolset")
+        .and_then(client_toolset)
+        .unwrap_or_default();
+    Body::Command(Command::CreateMessage(Box::new(CreateMessage {
+        messages,
+        options: InputOptions {
+            client_tool_allowlist: fields.take("clientToolAllowlist").and_then(strings),
+            toolset_base,
+            toolset_include,
+            external_tool_scope_ids: fields
+                .take("externalToolScopeIds")
+                .and_then(strings)
+                .unwrap_or_default(),
+            ..InputOptions::default()
+        },
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(frame: Value) -> Inbound {
+        parse(&frame.to_string()).unwrap()
+    }
+
+    const RT: &str = r#"{"agent_id":"agent-1","conversation_id":"conv-1"}"#;
+
+    #[test]
+    fn text_that_is_no_frame_is_told_apart() {
+        for text in ["", "{", "[]", "1", "null", "{}", r#"{"type":1}"#] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(matches!(parse(&deep), Err(NotAFrame::Json(_))));
+    }
+
+    #[test]
+    fn a_known_command_with_a_wrong_field_names_the_field_and_its_response() {
+        for (frame, response, field) in [
+            (
+                json!({"type":"sync","request_id":"1","runtime":{"agent_id":"a","conversation_id":""}}),
+                "sync_response",
+                "runtime",
+            ),
+            (
+                json!({"type":"app_server_info","request_id":""}),
+                "app_server_info_response",
+                "request_id",
+            ),
+            (
+                json!({"type":"runtime_start","request_id":"1","cwd":5}),
+                "runtime_start_response",
+                "cwd",
+            ),
+            (
+                json!({"type":"remove_queue_item","request_id":"1","runtime":{"agent_id":null,"conversation_id":"c"},"item_id":"q-1"}),
+                "remove_queue_item_response",
+                "runtime.agent_id",
+            ),
+            (
+                json!({"type":"set_boot_working_directory","request_id":"1"}),
+                "set_boot_working_directory_response",
+                "cwd",
+            ),
+            (
+                json!({"type":"runtime_start","request_id":"1","skill_sources":["x"]}),
+                "runtime_start_response",
+                "skill_sources",
+            ),
+            (
+                json!({"type":"runtime_start","request_id":"1","execution_settings":{"allowed_tools":[],"disallowed_tools":[],"disable_memory_guard":false,"max_turns":0}}),
+                "runtime_start_response",
+                "max_turns",
+            ),
+        ] {
+            match read(frame.clone()).body {
+                Body::Malformed {
+                    response: Some(found),
+                    error,
+                } => {
+                    assert_eq!(found, response);
+                    assert!(error.contains(field), "{error}");
+                }
+                other => panic!("{frame}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn bad_inputs_get_the_published_notices_in_the_published_order() {
+        let notice = |payload: Value| {
+            let rt: Value = serde_json::from_str(RT).unwrap();
+            match read(json!({"type":"input","runtime":rt,"request_id":"1","payload":payload})).body
+            {
+                Body::InvalidInput(text) => text,
+                other => panic!("{other:?}"),
+            }
+        };
+        let message = "Protocol violation: input.payload";
+        assert_eq!(notice(json!(1)), format!("{message} must be an object"));
+        assert_eq!(
+            notice(json!({"kind":"create_message"})),
+            "Protocol violation: input.kind=create_message requires payload.messages[]"
+        );
+        let with = |key: &str, value: Value| {
+            let mut payload = json!({"kind":"create_message","messages":[]});
+            payload[key] = value;
+            notice(payload)
+        };
+        assert_eq!(
+            with("image_failure_mode", json!("x")),
+            format!("{message}.image_failure_mode must be strict or drop")
+        );
+        assert_eq!(
+            with("client_tool_allowlist", json!("x")),
+            format!("{message}.client_tool_allowlist must be string[]")
+        );
+        assert_eq!(
+            with("client_toolset", json!({"base":"gemini"})),
+            format!(
+                "{message}.client_toolset must contain an optional valid base and string[] include"
+            )
+        );
+        assert_eq!(
+            with("exclude_interactive_tools", json!(1)),
+            format!("{message}.exclude_interactive_tools must be boolean")
+        );
+        assert_eq!(
+            with("external_tool_scope_ids", json!([1])),
+            format!("{message}.external_tool_scope_ids must be string[]")
+        );
+        assert_eq!(
+            notice(json!({"kind":"nope"})),
+            "Unsupported input payload kind: nope"
+        );
+        let approval = "Protocol violation: input.kind=approval_response requires payload.request_id and either payload.decision or payload.error";
+        for bad in [
+            json!({"kind":"approval_response"}),
+            json!({"kind":"approval_response","request_id":"perm-1"}),
+            json!({"kind":"approval_response","request_id":"perm-1","decision":{"behavior":"deny"}}),
+            json!({"kind":"approval_response","request_id":"perm-1","decision":{"behavior":"maybe"}}),
+            json!({"kind":"approval_response","request_id":"perm-1","error":7}),
+            json!({"kind":"approval_response","request_id":"perm-1","decision":{"behavior":"allow","updated_input":"x"}}),
+        ] {
+            assert_eq!(notice(bad), approval);
+        }
+    }
+
+    #[test]
+    fn approval_answers_are_read_in_all_three_forms() {
+        let answer = |payload: Value| {
+            let rt: Value = serde_json::from_str(RT).unwrap();
+            match read(json!({"type":"input","runtime":rt,"payload":payload})).body {
+                Body::Command(Command::ApprovalResponse(response)) => response.answer,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            answer(
+                json!({"kind":"approval_response","request_id":"p","decision":{"behavior":"allow","message":null,"updated_input":null}})
+            ),
+            ApprovalAnswer::Allow {
+                message: None,
+                updated_input: None,
+                suggestions: vec![]
+            }
+        );
+        assert_eq!(
+            answer(
+                json!({"kind":"approval_response","request_id":"p","decision":{"behavior":"deny","message":""}})
+            ),
+            ApprovalAnswer::Deny {
+                message: String::new()
+            }
+        );
+        assert_eq!(
+            answer(
+                json!({"kind":"approval_response","request_id":"p","error":"broken","decision":{}})
+            ),
+            ApprovalAnswer::Error("broken".into())
+        );
+    }
+
+    #[test]
+    fn a_legacy_message_is_an_input_for_the_default_conversation() {
+        let inbound = read(
+            json!({"type":"message","agentId":"a","messages":[{"role":"user","content":"x"}],"clientToolAllowlist":5}),
+        );
+        assert_eq!(inbound.scope, Some(Scope::new(Some("a"), None)));
+        match inbound.body {
+            Body::Command(Command::CreateMessage(input)) => {
+                assert_eq!(input.messages.len(), 1);
+                assert_eq!(input.options.client_tool_allowlist, None);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_acting_user_comes_from_the_runtime_and_the_runtime_is_kept_verbatim() {
+        let rt =
+            json!({"agent_id":null,"conversation_id":"conv-9","acting_user_id":"user-9","x":1});
+        let inbound = read(
+            json!({"type":"input","runtime":rt,"payload":{"kind":"create_message","messages":[]}}),
+        );
+        assert_eq!(inbound.runtime, Some(rt));
+        match inbound.body {
+            Body::Command(Command::CreateMessage(input)) => {
+                assert_eq!(input.options.acting_user_id.as_deref(), Some("user-9"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_catalogued_type_is_a_command_or_a_named_shape_error() {
+        for known in catalog::COMMANDS {
+            let inbound = read(json!({"type":known.name}));
+            assert!(
+                !matches!(inbound.body, Body::Unknown | Body::Lifecycle),
+                "{}",
+                known.name
+            );
+        }
+        assert!(matches!(read(json!({"type":"ping"})).body, Body::Unknown));
+        assert!(matches!(read(json!({"type":"pong"})).body, Body::Lifecycle));
+    }
+}
