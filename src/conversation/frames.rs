@@ -1,0 +1,91 @@
+//! Everything that a conversation says on the wire leaves through here.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::events::{Audience, EventKind, EventSink, Outbound};
+use crate::protocol::event::{Delta, Event, Lifecycle};
+use crate::protocol::time::iso_millis;
+use crate::protocol::{ConnectionId, Scope};
+
+/// The time now as it stands on the wire.
+pub(crate) fn now() -> String {
+    iso_millis(SystemTime::now())
+}
+
+/// The mouth of one conversation.
+#[derive(Clone, Debug)]
+pub(crate) struct Frames {
+    scope: Scope,
+    sink: EventSink,
+}
+
+impl Frames {
+    pub(crate) fn new(scope: Scope, sink: EventSink) -> Self {
+        Self { scope, sink }
+    }
+
+    /// Sends an event to everyone who is subscribed.
+    pub(crate) fn event(&self, event: &Event<'_>) {
+        self.event_to(Audience::Subscribers, event);
+    }
+
+    /// Sends an event to `to`.
+    pub(crate) fn event_to(&self, to: Audience, event: &Event<'_>) {
+        if let Ok(body) = serde_json::to_string(event) {
+            self.body_to(to, kind_of(event), body.into());
+        }
+    }
+
+    /// Sends an event that is already JSON text.
+    pub(crate) fn body_to(&self, to: Audience, kind: EventKind, body: Arc<str>) {
+        if self.scope.is_addressable() {
+            self.sink.send(Outbound::Event { to, scope: self.scope.clone(), kind, body });
+        }
+    }
+
+    /// Sends a server chunk on as it came, with its `type` (02 §6.4.1).
+    pub(crate) fn chunk(&self, delta: &RawValue) {
+        self.event(&Event::StreamDelta { delta: Delta::Raw(delta) });
+    }
+
+    /// Sends a message made here.
+    pub(crate) fn message(&self, message: Map<String, Value>) {
+        self.event(&Event::StreamDelta { delta: Delta::Message(message) });
+    }
+
+    /// Sends a lifecycle delta under its own id, or that of an approval request.
+    pub(crate) fn lifecycle(&self, id: Option<&str>, run_id: Option<&str>, body: &Lifecycle) {
+        let made = id.is_none().then(|| format!("lifecycle-{}", Uuid::new_v4()));
+        let id = id.or(made.as_deref()).unwrap_or_default();
+        let delta = Delta::Lifecycle { id, date: &now(), run_id, body };
+        self.event(&Event::StreamDelta { delta });
+    }
+
+    /// Answers the connection that asked.
+    pub(crate) fn reply(&self, to: &ConnectionId, frame: &Value) {
+        self.sink.send(Outbound::Reply { to: to.clone(), body: frame.to_string().into() });
+    }
+}
+
+fn kind_of(event: &Event<'_>) -> EventKind {
+    match event {
+        Event::UpdateDeviceStatus { .. } => EventKind::DeviceStatus,
+        Event::UpdateLoopStatus { .. } => EventKind::LoopStatus,
+        Event::UpdateQueue { removed, .. } if removed.is_empty() => EventKind::QueueSnapshot,
+        Event::UpdateQueue { .. } => EventKind::QueueTransition,
+        Event::UpdateSubagentState { .. } => EventKind::SubagentState,
+        Event::StreamDelta { .. } => EventKind::StreamDelta,
+        Event::ControlRequest(_)
+        | Event::TurnFinished(_)
+        | Event::ApprovalRequested(_)
+        | Event::ApprovalReceived(_)
+        | Event::ToolExecutionStarted(_)
+        | Event::ToolExecutionFinished(_)
+        | Event::FileOps { .. } => EventKind::Control,
+    }
+}

@@ -1,0 +1,210 @@
+//! The status frames of a conversation: device, loop, queue, subagents
+//! (spec 02 §6.1–§6.3, §6.6).
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::actor::Conversation;
+use crate::events::{Audience, EventKind};
+use crate::protocol::event::{DeviceStatus, Event, LoopState, LoopStatus};
+use crate::protocol::reply::LETTA_CODE_VERSION;
+use crate::protocol::{ConnectionId, PermissionMode};
+
+/// Slash commands and capability flags that work here (06 §15). What does not
+/// work is not listed.
+pub const SUPPORTED_COMMANDS: &[&str] = &["monitor_stop"];
+
+/// Feature switches of 06 §13; none of them changes this program.
+const EXPERIMENTS: &[(&str, &str, Option<&str>)] = &[
+    ("artifacts", "artifacts", Some("LETTA_ARTIFACTS")),
+    ("conversation_titles", "conversation titles", None),
+    ("desktop_conversation_bootstrap", "conversation bootstrap", None),
+    ("diffs", "diffs", None),
+    ("reflection_arena", "reflection arena", Some("LETTA_REFLECTION_ARENA")),
+    ("tui_cron", "TUI cron scheduler", None),
+];
+
+/// The parts of a device status that never change, as JSON text made once.
+#[derive(Debug)]
+pub struct Catalogs {
+    pub(crate) toolsets: Box<RawValue>,
+    pub(crate) experiments: Box<RawValue>,
+}
+
+impl Catalogs {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// Never in practice; serialisation of plain data.
+    pub fn new() -> serde_json::Result<Self> {
+        let toolsets = crate::tools::toolset::catalog();
+        let experiments: Vec<Value> = EXPERIMENTS
+            .iter()
+            .map(|(id, label, variable)| {
+                let mut experiment = json!({
+                    "id": id, "label": label,
+                    "description": "Stored for other programs; without effect on this computer.",
+                });
+                if let Some(variable) = variable {
+                    experiment["envVar"] = json!(variable);
+                }
+                experiment["enabled"] = json!(false);
+                experiment["source"] = json!("default");
+                experiment["override"] = Value::Null;
+                experiment
+            })
+            .collect();
+        Ok(Self {
+            toolsets: serde_json::value::to_raw_value(&toolsets)?,
+            experiments: serde_json::value::to_raw_value(&experiments)?,
+        })
+    }
+}
+
+impl Conversation {
+    /// The working directory that the status shows: of the running turn, else
+    /// of the conversation.
+    pub(crate) fn shown_cwd(&self) -> std::path::PathBuf {
+        match &self.turn {
+            Some(turn) if self.life.is_active() => turn.cwd.clone(),
+            _ => self.services.remote.cwd_of(&self.scope),
+        }
+    }
+
+    /// The JSON text of `update_device_status`.
+    fn device_status(&self) -> Option<String> {
+        let link = self.services.link.borrow().clone();
+        let mode = self.services.remote.mode_of(&self.scope);
+        let cwd = self.shown_cwd();
+        let cwd_text = cwd.to_string_lossy();
+        let agent = self.scope.agent_id.as_deref();
+        let memory =
+            agent.map(|agent| self.services.home.agent_memory(agent).to_string_lossy().into_owned());
+        let preference = self.services.settings.toolset_preference(
+            agent,
+            Some(&self.scope.conversation_id),
+            self.services.api.base_url(),
+        );
+        let pending = if self.interrupt.is_held() { Vec::new() } else { self.asks.shown() };
+        let git = self.git.as_ref().filter(|(of, _)| *of == cwd).and_then(|(_, git)| git.as_ref());
+        let empty: &[String] = &[];
+        let processes = match agent {
+            Some(_) => self.services.background.listing(&self.scope),
+            None => Vec::new(),
+        };
+        let status = DeviceStatus {
+            current_connection_id: link.connection.as_ref().map(ConnectionId::as_str),
+            connection_name: Some(&link.name),
+            is_online: link.open,
+            is_processing: self.life.is_active(),
+            current_permission_mode: mode.mode.as_str(),
+            plan_mode_enabled: mode.mode == PermissionMode::Plan,
+            current_working_directory: &cwd_text,
+            git_context: git,
+            letta_code_version: Some(LETTA_CODE_VERSION),
+            current_toolset: match &self.toolset {
+                Some(toolset) => Some(&toolset.name),
+                None => (preference != "auto").then_some(preference.as_str()),
+            },
+            current_toolset_preference: &preference,
+            available_toolsets: &self.services.catalogs.toolsets,
+            current_loaded_tools: self.toolset.as_ref().map_or(empty, |toolset| &toolset.tools),
+            current_available_skills: &[],
+            background_processes: &processes,
+            pending_control_requests: &pending,
+            experiments: &self.services.catalogs.experiments,
+            memory_directory: memory.as_deref(),
+            cwd_revision: self.services.remote.cwd_revision(),
+            should_doctor: false,
+            supported_commands: SUPPORTED_COMMANDS,
+            // Reflection is not done by this program, and says so (00 §8).
+            reflection_settings: agent.map(|agent| {
+                json!({
+                    "agent_id": agent, "trigger": "off", "step_count": 25,
+                    "merge": "auto", "merge_instructions": "",
+                })
+            }),
+        };
+        serde_json::to_string(&Event::UpdateDeviceStatus { device_status: &status }).ok()
+    }
+
+    /// Sends `update_device_status` to all subscribers.
+    pub(crate) fn emit_device_status(&self) {
+        if let Some(body) = self.device_status() {
+            self.frames.body_to(Audience::Subscribers, EventKind::DeviceStatus, body.into());
+        }
+    }
+
+    /// Sends the device status of a replay, unless this connection has just the
+    /// same one (02 §6.1).
+    pub(crate) fn show_device_status(&mut self, to: &ConnectionId, force: bool) {
+        let Some(body) = self.device_status() else { return };
+        if !force && self.shown.get(to) == Some(&body) {
+            return;
+        }
+        self.shown.insert(to.clone(), body.clone());
+        let audience = Audience::Connection(to.clone());
+        self.frames.body_to(audience, EventKind::DeviceStatus, body.into());
+    }
+
+    fn loop_status(&self) -> LoopStatus {
+        let status = self.life.status();
+        if self.interrupt.is_held() {
+            let working = self.life.is_active() && status != LoopStatus::WaitingOnApproval;
+            return if working { status } else { LoopStatus::WaitingOnInput };
+        }
+        if self.life.is_idle() && self.asks.has_recovered() {
+            return LoopStatus::WaitingOnApproval;
+        }
+        status
+    }
+
+    /// Sends `update_loop_status` to all subscribers.
+    pub(crate) fn emit_loop_status(&self) {
+        self.loop_status_to(Audience::Subscribers);
+    }
+
+    /// Sends `update_loop_status` to `to`.
+    pub(crate) fn loop_status_to(&self, to: Audience) {
+        let run: Vec<String> = self.life.run_id().map(String::from).into_iter().collect();
+        let mode = self.services.remote.mode_of(&self.scope);
+        let state = LoopState {
+            status: self.loop_status(),
+            active_run_ids: &run,
+            client_message_ids_by_run_id: self.correlation.by_run(),
+            executing_tool_call_ids: self.life.executing(),
+            plan_file_path: mode
+                .plan_file
+                .as_deref()
+                .filter(|_| mode.mode == PermissionMode::Plan)
+                .and_then(std::path::Path::to_str),
+        };
+        self.frames.event_to(to, &Event::UpdateLoopStatus { loop_status: &state });
+    }
+
+    /// Sends the queue with what left it, if anything changed in this step.
+    pub(crate) fn emit_queue_changes(&mut self) {
+        if let Some(removed) = self.queue.take_changes() {
+            self.queue.messages(|queue| {
+                self.frames.event(&Event::UpdateQueue { queue, removed: &removed });
+            });
+        }
+    }
+
+    /// Sends the queue as it stands.
+    pub(crate) fn emit_queue_snapshot(&self) {
+        self.queue_snapshot_to(Audience::Subscribers);
+    }
+
+    /// Sends the queue as it stands to `to`.
+    pub(crate) fn queue_snapshot_to(&self, to: Audience) {
+        self.queue.messages(|queue| {
+            self.frames.event_to(to, &Event::UpdateQueue { queue, removed: &[] });
+        });
+    }
+
+    /// Sends the subagents of this conversation to `to`.
+    pub(crate) fn subagents_to(&self, to: Audience) {
+        self.frames.event_to(to, &Event::UpdateSubagentState { subagents: &[] });
+    }
+}
