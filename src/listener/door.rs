@@ -1,0 +1,69 @@
+//! What a door tells the listener: connections that open, speak, drop and end.
+//!
+//! A door is whatever carries frames: the relay, or the local WebSocket server.
+//! Invariant: the events of one connection arrive in the order
+//! `Opened (Frame* Closed Opened)* Frame* Gone`, and nothing in them says which
+//! door sent them (02 §1.1, §11; 00 §8).
+
+use tokio::sync::mpsc;
+
+use super::outbox::Outbox;
+use crate::protocol::ConnectionId;
+
+/// How many events may wait for the listener before doors stop reading their sockets.
+pub const DOOR_CAPACITY: usize = 64;
+
+/// One thing that happened at a door.
+#[derive(Debug)]
+pub enum DoorEvent {
+    /// A connection is ready for frames in both directions: a new one, or one
+    /// that was [`Closed`](Self::Closed) and came back.
+    ///
+    /// The listener replays the state of its conversations into `outbox`
+    /// (01 §8.10, 02 §11.1). Socket-bound caches of an earlier opening are void.
+    Opened {
+        /// Whom it is. The same id as before means: the same subscriptions and
+        /// the same `event_seq`.
+        connection: ConnectionId,
+        /// The name under which this machine is known on that connection.
+        connection_name: String,
+        /// Where events and replies for it go. The same handle at every opening
+        /// of one connection.
+        outbox: Outbox,
+        /// Set after a re-registration: the connection whose place this one
+        /// takes. Its conversations, running turns, queues, approvals and
+        /// subscriptions go on under the new id (00 §8), and nothing more is
+        /// heard of the old id. Never equal to `connection`.
+        replaces: Option<ConnectionId>,
+    },
+    /// One message of the client, as text: anything, not necessarily JSON.
+    Frame {
+        /// Who said it; open at this moment.
+        connection: ConnectionId,
+        /// At most 100 MiB; undecodable bytes of a binary message are U+FFFD.
+        text: String,
+    },
+    /// The connection dropped and will try to come back: everything of it is
+    /// kept, what is pushed into its outbox meanwhile is discarded (02 §11.1).
+    Closed {
+        /// Which one.
+        connection: ConnectionId,
+    },
+    /// The connection ended for good and its id will not be used again
+    /// (02 §11.2). It may have been open until now.
+    Gone {
+        /// Which one.
+        connection: ConnectionId,
+    },
+}
+
+/// The end that a door holds. Cheap to clone; a full channel makes the door wait.
+pub type DoorSender = mpsc::Sender<DoorEvent>;
+
+/// The end that the listener holds: all doors meet here.
+pub type DoorReceiver = mpsc::Receiver<DoorEvent>;
+
+/// The channel between all doors and the listener, bounded by [`DOOR_CAPACITY`].
+pub fn channel() -> (DoorSender, DoorReceiver) {
+    mpsc::channel(DOOR_CAPACITY)
+}

@@ -1,0 +1,233 @@
+//! Serving one open socket: what comes in goes to the owner, what the outbox
+//! holds goes out, until one side ends it.
+
+use std::time::Duration;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{Sink, SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::metered::Meter;
+use super::{CLOSE_GRACE, Cause, Close, WebSocket, failed, read};
+use crate::listener::outbox::{Drain, DrainEnd, Lane};
+
+/// A write that takes longer than this marks the lane as stalled: from then on
+/// status frames merge and waiting events count.
+const STALL_MARK: Duration = Duration::from_millis(50);
+
+/// A stalled socket that takes no byte for this long is dropped.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Frames written between two flushes at most, so that a ping is never far behind.
+const BATCH: usize = 64;
+
+/// Hears of a frame that is handed to a socket.
+pub(crate) type OnSend = dyn Fn(&str) + Send + Sync;
+
+/// What connects a socket to its owner.
+pub(crate) struct Serving {
+    /// Which of the connection's sockets this is; said with each message.
+    pub(crate) lane: Lane,
+    /// Where messages go. A full channel stops reading.
+    pub(crate) inbound: mpsc::Sender<(Lane, String)>,
+    /// Frames that go before everything queued: pings.
+    pub(crate) urgent: mpsc::Receiver<String>,
+    /// Everything else to be written.
+    pub(crate) drain: Drain,
+    /// Told of every frame that is handed to the socket.
+    pub(crate) on_send: Box<OnSend>,
+}
+
+/// Serves the socket until it is closed. Dropping the future drops the socket
+/// without a close handshake.
+///
+/// When the outbox finishes, the rest is written and the socket closed with
+/// 1000; a message above the limit is answered with 1009.
+pub(crate) async fn serve(socket: WebSocket, serving: Serving) -> Close {
+    let Serving {
+        lane,
+        inbound,
+        urgent,
+        drain,
+        on_send,
+    } = serving;
+    let meter = socket.get_ref().meter();
+    let (mut sink, mut stream) = socket.split();
+    let close = tokio::select! {
+        biased;
+        close = read_all(&mut stream, &inbound, lane) => close,
+        close = write_all(&mut sink, urgent, &drain, &meter, &*on_send) => close,
+    };
+    match close.cause {
+        Cause::Peer => drop(timeout(CLOSE_GRACE, sink.close()).await),
+        Cause::Local => say_goodbye(&mut sink, &mut stream).await,
+        Cause::TooLarge => refuse_the_rest(sink, stream).await,
+        // Whoever does not answer or does not follow the protocol gets no handshake.
+        Cause::Network | Cause::Protocol | Cause::Overflow | Cause::Stalled => {}
+    }
+    close
+}
+
+async fn read_all(
+    stream: &mut SplitStream<WebSocket>,
+    inbound: &mpsc::Sender<(Lane, String)>,
+    lane: Lane,
+) -> Close {
+    loop {
+        match read(stream).await {
+            Ok(text) => {
+                if inbound.send((lane, text)).await.is_err() {
+                    return Close::abnormal(Cause::Local, "nobody reads any more");
+                }
+            }
+            Err(close) => return close,
+        }
+    }
+}
+
+async fn write_all(
+    sink: &mut SplitSink<WebSocket, Message>,
+    mut urgent: mpsc::Receiver<String>,
+    drain: &Drain,
+    meter: &Meter,
+    on_send: &OnSend,
+) -> Close {
+    loop {
+        let first = tokio::select! {
+            biased;
+            Some(frame) = urgent.recv() => frame,
+            next = drain.next() => match next {
+                Ok(frame) => frame,
+                Err(end) => return drained(end),
+            },
+        };
+        let batch = write_batch(sink, first, drain, on_send);
+        if let Err(close) = watched(batch, drain, meter).await {
+            return close;
+        }
+    }
+}
+
+/// Writes a frame and those that wait behind it with one flush.
+async fn write_batch<S>(
+    sink: &mut S,
+    first: String,
+    drain: &Drain,
+    on_send: &OnSend,
+) -> Result<(), Close>
+where
+    S: Sink<Message, Error = Error> + Unpin,
+{
+    let mut next = Some(first);
+    let mut room = BATCH;
+    while let Some(frame) = next {
+        on_send(&frame);
+        let fed = sink.feed(Message::text(frame)).await;
+        fed.map_err(|error| failed(&error))?;
+        room -= 1;
+        next = match room {
+            0 => None,
+            // An end is seen again by the caller, once this batch is out.
+            _ => drain.try_next().unwrap_or(None),
+        };
+    }
+    sink.flush().await.map_err(|error| failed(&error))
+}
+
+/// Runs a write, tells the outbox when it stalls, and gives up when the peer
+/// takes no byte for [`STALL_LIMIT`] or the outbox overflows meanwhile.
+async fn watched(
+    write: impl Future<Output = Result<(), Close>>,
+    drain: &Drain,
+    meter: &Meter,
+) -> Result<(), Close> {
+    let mut write = std::pin::pin!(write);
+    tokio::select! {
+        biased;
+        done = &mut write => return done,
+        end = drain.ended() => return Err(drained(end)),
+        () = sleep(STALL_MARK) => drain.set_stalled(true),
+    }
+    let mut taken = meter.written();
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut write => {
+                drain.set_stalled(false);
+                return done;
+            }
+            end = drain.ended() => return Err(drained(end)),
+            () = sleep(STALL_LIMIT) => {
+                if taken == meter.written() {
+                    let seconds = STALL_LIMIT.as_secs();
+                    let reason = format!("the peer took no byte for {seconds} s");
+                    return Err(Close::abnormal(Cause::Stalled, reason));
+                }
+                taken = meter.written();
+            }
+        }
+    }
+}
+
+fn drained(end: DrainEnd) -> Close {
+    match end {
+        DrainEnd::Overflow { frames, bytes } => Close::abnormal(
+            Cause::Overflow,
+            format!("outbound queue full: {frames} frames, {bytes} bytes"),
+        ),
+        DrainEnd::Detached => Close::abnormal(Cause::Local, "detached"),
+        DrainEnd::Finished => Close {
+            code: 1000,
+            reason: String::new(),
+            cause: Cause::Local,
+        },
+    }
+}
+
+fn close_frame(code: CloseCode, reason: &'static str) -> Message {
+    Message::Close(Some(CloseFrame {
+        code,
+        reason: reason.into(),
+    }))
+}
+
+/// Closes with 1000 and waits a moment for the peer's answer.
+async fn say_goodbye(
+    sink: &mut SplitSink<WebSocket, Message>,
+    stream: &mut SplitStream<WebSocket>,
+) {
+    let goodbye = async {
+        sink.send(close_frame(CloseCode::Normal, "")).await?;
+        while let Some(message) = stream.next().await {
+            message?;
+        }
+        Ok::<(), Error>(())
+    };
+    // Gone is gone: a peer that does not answer is not waited for.
+    drop(timeout(CLOSE_GRACE, goodbye).await);
+}
+
+/// Closes with 1009. The peer is still sending, so its bytes are read away for a
+/// moment: a reset for unread data could overtake the close frame.
+async fn refuse_the_rest(mut sink: SplitSink<WebSocket, Message>, stream: SplitStream<WebSocket>) {
+    let refusal = async {
+        let frame = close_frame(CloseCode::Size, "message above 100 MiB");
+        if sink.send(frame).await.is_err() {
+            return;
+        }
+        let Ok(socket) = sink.reunite(stream) else {
+            return;
+        };
+        let mut wire = socket.into_inner();
+        let mut scrap = [0; 4096];
+        // The frame is out; ending our half tells the peer that no more follows.
+        drop(wire.shutdown().await);
+        while matches!(wire.read(&mut scrap).await, Ok(len) if len > 0) {}
+    };
+    drop(timeout(CLOSE_GRACE, refusal).await);
+}
