@@ -273,13 +273,17 @@ fn mask_in_json(json: &str, cut: bool) -> Cow<'_, str> {
     };
     let mut masker = Masker::new(json);
     let mut key = "";
+    // Whether the key is this string's own, or the one of an array around it.
+    let mut own_key = false;
     for token in Strings::new(json) {
         let text = &json[token.range.clone()];
         if token.is_key {
             key = text;
+            own_key = true;
             continue;
         }
-        let harmless = token.depth == 1 && HARMLESS_KEYS.contains(&key);
+        let own_key = std::mem::take(&mut own_key);
+        let harmless = own_key && token.depth == 1 && HARMLESS_KEYS.contains(&key);
         let credential = CREDENTIAL_KEYS
             .iter()
             .any(|name| name.eq_ignore_ascii_case(key));
