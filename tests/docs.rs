@@ -13,7 +13,7 @@ fn read(name: &str) -> String {
 fn dependencies(manifest: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut inside = false;
-    for line in manifest.lines() {
+    for line in manifest.lines().filter(|line| !line.starts_with('#')) {
         if let Some(section) = line.strip_prefix('[') {
             inside = section.trim_end_matches(']').ends_with("dependencies");
         } else if let Some((name, _)) = line.split_once(['=', '.']).filter(|_| inside) {

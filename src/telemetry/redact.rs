@@ -74,7 +74,8 @@ impl Secrets {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         // Inside a frame the value stands in its JSON spelling.
         let escaped = serde_json::Value::from(secret).to_string();
-        for form in [secret, escaped.trim_matches('"')] {
+        let escaped = &escaped[1..escaped.len() - 1];
+        for form in [secret, escaped] {
             if !known.iter().any(|value| **value == *form) {
                 known.push(form.into());
             }
