@@ -9,13 +9,16 @@ pub mod atomic;
 pub mod credentials;
 pub mod home;
 pub mod instance_lock;
+pub mod interrupted;
 pub mod json_file;
 mod link_lock;
 mod process_age;
+pub mod remote_settings;
 pub mod settings;
 pub mod settings_files;
 mod toolset_preference;
 
 pub use home::Home;
+pub use remote_settings::RemoteSettings;
 pub use settings::{LocalSettings, UserSettings};
 pub use settings_files::SettingsFiles;

@@ -15,11 +15,8 @@ pub(super) fn may_be_alive(pid: i64, written: Option<SystemTime>) -> bool {
     if pid == i64::from(std::process::id()) {
         return false;
     }
-    let Some(raw) = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-        .filter(|_| pid > 0)
-    else {
+    let id = i32::try_from(pid).ok().filter(|id| *id > 0);
+    let Some(raw) = id.and_then(rustix::process::Pid::from_raw) else {
         return false;
     };
     // Not allowed to signal it means that it exists.
