@@ -1,1 +1,24 @@
-//! To be filled.
+//! Everything on disk under `~/.letta` and `.letta` (spec 01 §4, §7).
+//!
+//! Invariants: directories made here are 0700 and files 0600, an existing mode
+//! is never loosened; files are replaced whole; what another program wrote and
+//! we do not understand is kept; what does not parse is set aside, never lost.
+//! A lock never depends on a process id alone.
+
+pub mod atomic;
+pub mod credentials;
+pub mod home;
+pub mod instance_lock;
+pub mod interrupted;
+pub mod json_file;
+mod link_lock;
+mod process_age;
+pub mod remote_settings;
+pub mod settings;
+pub mod settings_files;
+mod toolset_preference;
+
+pub use home::Home;
+pub use remote_settings::RemoteSettings;
+pub use settings::{LocalSettings, UserSettings};
+pub use settings_files::SettingsFiles;
