@@ -112,22 +112,27 @@ impl UserSettings {
     ) -> Result<(), JsonFileError> {
         let mut state = self.0.state();
         let _between_processes = lock_file(&self.0.lock).ok();
-        let (base, readable) = match json_file::read(&self.0.file) {
+        let (found, readable) = match json_file::read(&self.0.file) {
             Ok(Found::Missing) => (Map::new(), Ok(false)),
             Ok(Found::Object(found)) => (found, Ok(false)),
             Ok(Found::Corrupt(_)) => (state.current.clone(), Ok(true)),
             Err(error) => (state.current.clone(), Err(error)),
         };
-        let mut next = base.clone();
-        overlay(&mut next, &state.unsaved);
+        let mut before = found.clone();
+        overlay(&mut before, &state.unsaved);
+        let mut next = before.clone();
         change(&mut next);
         for key in OBSOLETE {
             next.shift_remove(key);
         }
-        state.unsaved = difference(&base, &next);
+        for (key, value) in difference(&before, &next) {
+            state.unsaved.retain(|(known, _)| *known != key);
+            state.unsaved.push((key, value));
+        }
         state.current = next;
         let corrupt = readable?;
-        if state.unsaved.is_empty() && !corrupt {
+        if state.current == found && !corrupt {
+            state.unsaved.clear();
             return Ok(());
         }
         if corrupt {
@@ -477,12 +482,16 @@ mod tests {
         let key = |key: &'static str| {
             move |map: &mut Map<String, Value>| drop(map.insert(key.into(), json!(1)))
         };
+        settings.update(key("zeroth")).expect_err("not a file");
         settings.update(key("first")).expect_err("not a file");
         assert_eq!(settings.get("first"), Some(json!(1)));
         fs::remove_dir(home.settings()).expect("removed");
         settings.reload();
         settings.update(key("second")).expect("written");
-        assert_eq!(on_disk(&home), "{\n  \"first\": 1,\n  \"second\": 1\n}");
+        assert_eq!(
+            on_disk(&home),
+            "{\n  \"zeroth\": 1,\n  \"first\": 1,\n  \"second\": 1\n}"
+        );
     }
 
     #[test]

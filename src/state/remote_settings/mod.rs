@@ -8,32 +8,29 @@
 mod directory;
 mod document;
 mod load;
+mod memory;
 mod mode_entry;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use directory::CwdError;
 pub use mode_entry::ModeEntry;
 
 use self::document::{Mutation, Patch};
+use self::memory::Memory;
+use self::writer::{LAST_WRITE, Shared};
 use super::Home;
 use crate::protocol::{PermissionMode, Scope, id::UNKNOWN_AGENT};
-
-/// Pause after a failed write.
-const RETRY: Duration = Duration::from_millis(250);
-
-/// What the last write may take when the process ends.
-const LAST_WRITE: Duration = Duration::from_secs(1);
 
 /// What holds for conversations without entries.
 #[derive(Clone, Debug)]
@@ -63,32 +60,6 @@ pub struct CwdChange {
 pub struct RemoteSettings {
     shared: Arc<Shared>,
     _last_one_stops_the_writer: Arc<DropGuard>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    path: PathBuf,
-    home: PathBuf,
-    defaults: RemoteDefaults,
-    memory: Mutex<Memory>,
-    /// There is something to write.
-    wake: Notify,
-    /// Nothing is left to write.
-    settled: Notify,
-    stop: CancellationToken,
-    writer: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Debug)]
-struct Memory {
-    cwds: BTreeMap<String, String>,
-    modes: BTreeMap<String, ModeEntry>,
-    boot: PathBuf,
-    revision: u64,
-    /// Not written yet.
-    pending: Patch,
-    /// Being written.
-    in_flight: Patch,
 }
 
 impl RemoteSettings {
@@ -306,7 +277,7 @@ impl RemoteSettings {
     }
 
     /// Waits until everything known so far is on disk: for ever while it
-    /// cannot be written.
+    /// cannot be written, unless the handle is shut down.
     pub async fn flush(&self) {
         loop {
             let mut settled = pin!(self.shared.settled.notified());
@@ -314,7 +285,10 @@ impl RemoteSettings {
             if self.shared.memory().is_settled() {
                 return;
             }
-            settled.await;
+            tokio::select! {
+                () = settled => {}
+                () = self.shared.stop.cancelled() => return,
+            }
         }
     }
 
@@ -396,152 +370,6 @@ async fn resolve(requested: &str, current: &Path) -> Result<PathBuf, CwdError> {
             path,
             source: error.into(),
         }),
-    }
-}
-
-impl Memory {
-    fn empty() -> Self {
-        Self {
-            cwds: BTreeMap::new(),
-            modes: BTreeMap::new(),
-            boot: PathBuf::from("/"),
-            revision: 0,
-            pending: Patch::default(),
-            in_flight: Patch::default(),
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.in_flight.is_empty()
-    }
-
-    fn store_mode(&mut self, key: String, entry: ModeEntry, default: PermissionMode) {
-        let mutation = if entry == ModeEntry::plain(default) {
-            Mutation::Delete
-        } else {
-            Mutation::Set(entry.to_json())
-        };
-        self.pending.modes.insert(key.clone(), mutation);
-        self.modes.insert(key, entry);
-    }
-
-    /// A key with a write of ours under way goes whatever the file says, since
-    /// the file may not hold our value yet.
-    fn deletion_of_cwd(&self, key: &str, expected: Value) -> Mutation {
-        let ours = self.pending.cwds.contains_key(key) || self.in_flight.cwds.contains_key(key);
-        if ours {
-            Mutation::Delete
-        } else {
-            Mutation::DeleteIf(expected)
-        }
-    }
-
-    fn deletion_of_mode(&self, key: &str, expected: Value) -> Mutation {
-        let ours = self.pending.modes.contains_key(key) || self.in_flight.modes.contains_key(key);
-        if ours {
-            Mutation::Delete
-        } else {
-            Mutation::DeleteIf(expected)
-        }
-    }
-
-    /// Everything, for a file that has to be begun anew.
-    fn snapshot(&self, default: PermissionMode) -> Patch {
-        let cwds = self
-            .cwds
-            .iter()
-            .map(|(key, cwd)| (key.clone(), Mutation::Set(json!(cwd))));
-        let stored = self
-            .modes
-            .iter()
-            .filter(|(_, entry)| **entry != ModeEntry::plain(default));
-        Patch {
-            cwds: cwds.collect(),
-            modes: stored
-                .map(|(key, entry)| (key.clone(), Mutation::Set(entry.to_json())))
-                .collect(),
-            force: true,
-        }
-    }
-}
-
-impl Shared {
-    /// A panic under the lock leaves whole values.
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The writer: takes everything that is pending, writes it, and begins
-    /// again. Owned by the handle, which cancels and awaits it.
-    async fn write_for_ever(self: Arc<Self>) {
-        let mut failing = false;
-        let mut deadline = None;
-        loop {
-            if self.stop.is_cancelled() {
-                deadline.get_or_insert_with(|| Instant::now() + LAST_WRITE);
-            }
-            let Some((patch, snapshot)) = self.take() else {
-                self.settled.notify_waiters();
-                if deadline.is_some() {
-                    return;
-                }
-                tokio::select! {
-                    () = self.wake.notified() => {}
-                    () = self.stop.cancelled() => {}
-                }
-                continue;
-            };
-            let path = self.path.clone();
-            let outcome = spawn_blocking(move || document::apply(&path, &patch, &snapshot)).await;
-            let error = match outcome {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(panicked) => Some(panicked.to_string()),
-            };
-            self.finish(error.is_none());
-            let Some(error) = error else {
-                failing = false;
-                continue;
-            };
-            if !failing {
-                tracing::warn!(
-                    error,
-                    "directories and modes cannot be saved yet; trying again"
-                );
-                failing = true;
-            }
-            let pause = match deadline {
-                None => RETRY,
-                Some(deadline) if Instant::now() >= deadline => return,
-                Some(_) => Duration::from_millis(fastrand::u64(10..40)),
-            };
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = self.stop.cancelled(), if deadline.is_none() => {}
-            }
-        }
-    }
-
-    fn take(&self) -> Option<(Patch, Patch)> {
-        let mut memory = self.memory();
-        if memory.pending.is_empty() {
-            return None;
-        }
-        memory.in_flight = std::mem::take(&mut memory.pending);
-        Some((
-            memory.in_flight.clone(),
-            memory.snapshot(self.defaults.mode),
-        ))
-    }
-
-    fn finish(&self, written: bool) {
-        let mut memory = self.memory();
-        let mut unwritten = std::mem::take(&mut memory.in_flight);
-        if !written {
-            let newer = std::mem::take(&mut memory.pending);
-            unwritten.merge(newer);
-            memory.pending = unwritten;
-        }
     }
 }
 
