@@ -1,0 +1,516 @@
+//! An approval stop: decide about the calls, run the approved ones, continue
+//! with the results (spec 03 §10).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use super::calls::PendingCall;
+use super::failure::TurnError;
+use super::report::{Question, Report};
+use super::send::{Step, approval_message};
+use super::{End, Turn};
+use crate::conversation::asks::arguments;
+use crate::conversation::frames::now;
+use crate::conversation::interrupt::{DENIED_BY_INTERRUPT, denied_call, interrupted_call};
+use crate::permissions::{Verdict, classify};
+use crate::protocol::command::ApprovalAnswer;
+use crate::protocol::event::{Lifecycle, LoopStatus};
+use crate::tools::live::LiveOutput;
+use crate::tools::tool::{OutputStream, Progress as ToolProgress};
+use crate::tools::{Status, ToolCall, ToolOutcome, arguments as tool_arguments, result};
+
+/// Live output of a call is shown at most this often (04 §4.4).
+const LIVE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A call and what was decided about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Decided {
+    pub(crate) call: PendingCall,
+    pub(crate) decision: Choice,
+}
+
+/// What was decided about a call.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Choice {
+    /// Run it with these arguments.
+    Run { args: Map<String, Value>, comment: Option<String> },
+    /// Do not run it; the reason is for the model.
+    Deny { reason: String },
+}
+
+/// How far an approval stop got, for an abort in the middle of it (03 §13.4).
+#[derive(Debug)]
+pub(crate) struct Progress {
+    calls: Vec<String>,
+    decided: Vec<Decided>,
+    results: Vec<Value>,
+}
+
+impl Progress {
+    /// An answer for every call that the server waits for.
+    pub(crate) fn interrupted(self) -> Vec<Map<String, Value>> {
+        let mut answers: HashMap<String, Map<String, Value>> = HashMap::new();
+        for Decided { call, decision } in &self.decided {
+            let answer = match decision {
+                Choice::Run { .. } => interrupted_call(&call.id),
+                Choice::Deny { reason } => denied_call(&call.id, reason),
+            };
+            answers.insert(call.id.clone(), answer);
+        }
+        for item in self.results {
+            if let (Some(id), Value::Object(object)) =
+                (item.get("tool_call_id").and_then(Value::as_str).map(String::from), &item)
+            {
+                answers.insert(id, object.clone());
+            }
+        }
+        self.calls
+            .iter()
+            .map(|id| answers.remove(id).unwrap_or_else(|| denied_call(id, DENIED_BY_INTERRUPT)))
+            .collect()
+    }
+}
+
+/// A call that waits for a human.
+struct Undecided {
+    call: PendingCall,
+    args: Map<String, Value>,
+}
+
+impl Turn {
+    /// Handles the calls of a stop and sends what came of them.
+    pub(crate) async fn on_approval_stop(&mut self, calls: Vec<PendingCall>) -> Result<Step, End> {
+        if calls.is_empty() {
+            return Err(End::Failed(TurnError::plain("requires_approval stop returned no approvals")));
+        }
+        self.progress = Some(Progress {
+            calls: calls.iter().map(|call| call.id.clone()).collect(),
+            decided: Vec::new(),
+            results: Vec::new(),
+        });
+        self.human_decided = false;
+        let undecided = self.classify(calls).await;
+        self.ask_humans(undecided).await?;
+        self.run_decided().await
+    }
+
+    /// Continues with calls of an earlier turn that a human has decided.
+    pub(crate) async fn on_decided(&mut self, calls: Vec<Decided>) -> Result<Step, End> {
+        self.human_decided = true;
+        self.progress = Some(Progress {
+            calls: calls.iter().map(|decided| decided.call.id.clone()).collect(),
+            decided: calls,
+            results: Vec::new(),
+        });
+        self.run_decided().await
+    }
+
+    fn decide(&mut self, call: PendingCall, decision: Choice) {
+        if let Some(progress) = &mut self.progress {
+            progress.decided.push(Decided { call, decision });
+        }
+    }
+
+    /// Decides what needs no human: first what is allowed, then what is denied (03 §10.2).
+    async fn classify(&mut self, calls: Vec<PendingCall>) -> Vec<Undecided> {
+        let (mut allowed, mut denied, mut undecided) = (Vec::new(), Vec::new(), Vec::new());
+        for call in calls {
+            match self.first_look(&call) {
+                Look::Allow(args) => allowed.push((call, Choice::Run { args, comment: None })),
+                Look::Deny(reason) => denied.push((call, Choice::Deny { reason })),
+                Look::Ask(args) => undecided.push(Undecided { call, args }),
+            }
+        }
+        let ids = |calls: &[(PendingCall, Choice)]| -> Vec<String> {
+            calls.iter().map(|(call, _)| call.id.clone()).collect()
+        };
+        let body = Lifecycle::ApprovalClassificationEnd {
+            auto_allowed_tool_call_ids: ids(&allowed),
+            auto_denied_tool_call_ids: ids(&denied),
+            user_input_tool_call_ids: undecided.iter().map(|u| u.call.id.clone()).collect(),
+        };
+        self.port.lifecycle(self.run_id.as_deref(), body).await;
+        for (call, decision) in allowed.into_iter().chain(denied) {
+            self.decide(call, decision);
+        }
+        undecided
+    }
+
+    fn first_look(&self, call: &PendingCall) -> Look {
+        if call.name.is_empty() {
+            return Look::Deny(String::from("Tool call incomplete - missing name"));
+        }
+        let required = self.tools.required(&call.name);
+        let checked = tool_arguments::check(&call.name, &call.args, required);
+        if let Some(reason) = checked.denial {
+            return Look::Deny(reason);
+        }
+        let judged = self.judge(&call.name, &checked.args);
+        match judged.verdict {
+            Verdict::Allow => Look::Allow(checked.args),
+            Verdict::Deny => Look::Deny(classify::denial_text(&judged.decision)),
+            Verdict::Ask | Verdict::AlwaysAsk => Look::Ask(checked.args),
+        }
+    }
+
+    /// Asks about the rest, one at a time. A saved rule decides about those
+    /// that follow (02 §9.1).
+    async fn ask_humans(&mut self, undecided: Vec<Undecided>) -> Result<(), End> {
+        let mut rules_changed = false;
+        for Undecided { call, args } in undecided {
+            let judged = self.judge(&call.name, &args);
+            if rules_changed {
+                match judged.verdict {
+                    Verdict::Allow => {
+                        self.decide(call, Choice::Run { args, comment: None });
+                        continue;
+                    }
+                    Verdict::Deny => {
+                        let reason = classify::denial_text(&judged.decision);
+                        self.decide(call, Choice::Deny { reason });
+                        continue;
+                    }
+                    Verdict::Ask | Verdict::AlwaysAsk => {}
+                }
+            }
+            if self.execution.is_some() {
+                let reason = String::from("Tool requires approval (headless mode)");
+                self.decide(call, Choice::Deny { reason });
+                continue;
+            }
+            self.human_decided = true;
+            let answered = self.wait_for_human(&call, &args, judged.suggestion).await?;
+            if answered.rules_changed {
+                rules_changed = true;
+                if let Some(suggestion) = answered.saved_for_session {
+                    self.session_rules
+                        .add(crate::permissions::RuleList::Allow, &suggestion);
+                }
+            }
+            let decision = match answered.answer {
+                ApprovalAnswer::Allow { message, updated_input, .. } => Choice::Run {
+                    args: updated_input.unwrap_or(args),
+                    comment: message.filter(|comment| !comment.trim().is_empty()),
+                },
+                ApprovalAnswer::Deny { message } if message.is_empty() => {
+                    Choice::Deny { reason: String::from("Denied via WebSocket") }
+                }
+                ApprovalAnswer::Deny { message } | ApprovalAnswer::Error(message) => {
+                    Choice::Deny { reason: message }
+                }
+            };
+            self.decide(call, decision);
+        }
+        Ok(())
+    }
+
+    async fn wait_for_human(
+        &self,
+        call: &PendingCall,
+        args: &Map<String, Value>,
+        savable: Option<crate::permissions::Suggestion>,
+    ) -> Result<crate::conversation::asks::Answered, End> {
+        let question = Question {
+            tool_call_id: call.id.clone(),
+            tool_name: call.name.clone(),
+            input: args.clone(),
+            savable,
+            diffs: super::preview::diffs(&call.name, args, &self.context.cwd.get()).await,
+            run_id: self.run_id.clone(),
+        };
+        let draining = self.services.draining.clone();
+        tokio::select! {
+            answer = self.port.ask(question) => answer,
+            // The question is asked again by the next process: nothing has run (00 §8).
+            () = draining.cancelled() => Err(End::Parked),
+        }
+    }
+
+    /// Runs what was approved and sends all results (03 §10.1 steps 6–14).
+    async fn run_decided(&mut self) -> Result<Step, End> {
+        let Some(progress) = &self.progress else {
+            return Err(End::Failed(TurnError::plain("No calls were decided.")));
+        };
+        let decided = progress.decided.clone();
+        let approved: Vec<String> = decided
+            .iter()
+            .filter(|decided| matches!(decided.decision, Choice::Run { .. }))
+            .map(|decided| decided.call.id.clone())
+            .collect();
+        if !approved.is_empty() {
+            self.wait_for_transport().await?;
+        }
+        self.record.starting(decided.iter().map(|d| d.call.id.clone()).collect()).await;
+        self.port.tell(Report::Executing(approved)).await;
+        self.port.status(LoopStatus::ExecutingClientSideTool).await;
+        self.port.tell(Report::Announce { device: true }).await;
+        let results = self.run_calls(&decided).await;
+        if let Some(progress) = &mut self.progress {
+            progress.results.clone_from(&results);
+        }
+        self.record.finished(&results).await;
+        if self.port.is_cancelled() {
+            return Err(End::Cancelled);
+        }
+        if self.services.draining.is_cancelled() {
+            return Err(End::Parked);
+        }
+        self.outgoing = vec![approval_message(results, Some(self.record.request_otid()))];
+        self.append_queued().await;
+        self.port.tell(Report::Executing(Vec::new())).await;
+        self.port.status(LoopStatus::SendingApiRequest).await;
+        self.send().await
+    }
+
+    /// Nothing runs while no client transport is open (02 §9.1 step 6).
+    async fn wait_for_transport(&self) -> Result<(), End> {
+        let mut link = self.services.link.clone();
+        let draining = self.services.draining.clone();
+        tokio::select! {
+            open = self.port.unless_cancelled(link.wait_for(|link| link.open)) => {
+                // The sender lives as long as the process.
+                open.map(|_| ())
+            }
+            () = draining.cancelled() => Err(End::Parked),
+        }
+    }
+
+    /// Runs the approved calls; the items of all calls, in decision order.
+    async fn run_calls(&mut self, decided: &[Decided]) -> Vec<Value> {
+        self.context.secrets = self.services.agents.secrets(&self.api, &self.scope).await;
+        let (progress_in, progress) = mpsc::unbounded_channel();
+        let mut calls = Vec::new();
+        for Decided { call, decision } in decided {
+            let Choice::Run { args, .. } = decision else { continue };
+            self.port
+                .tell(Report::ToolStarted {
+                    delta_id: call.message_id.clone(),
+                    run_id: self.run_id.clone(),
+                    tool_call_id: call.id.clone(),
+                    tool_name: call.name.clone(),
+                    tool_args: args_text(call, args),
+                })
+                .await;
+            let id: Arc<str> = call.id.as_str().into();
+            calls.push(ToolCall {
+                output: OutputStream::new(id.clone(), progress_in.clone()),
+                id,
+                name: call.name.as_str().into(),
+                args: args.clone(),
+                cancel: self.port.cancel_token().clone(),
+            });
+        }
+        drop(progress_in);
+        let before = self.context.cwd.get();
+        let tools = Arc::clone(&self.tools);
+        let started = tokio::time::Instant::now();
+        let outcomes = {
+            let run = tools.run_batch(&calls, &self.context);
+            let show = self.show_progress(progress);
+            let end_of_output = async {
+                tokio::pin!(show);
+                tokio::pin!(run);
+                tokio::select! {
+                    outcomes = &mut run => {
+                        // Calls hold the senders; what is left to show ends with them.
+                        (outcomes, Some(show))
+                    }
+                    () = &mut show => (run.await, None),
+                }
+            };
+            let (outcomes, _) = end_of_output.await;
+            outcomes
+        };
+        let elapsed = started.elapsed();
+        let after = self.context.cwd.get();
+        if after != before {
+            self.port.tell(Report::CwdChanged(after)).await;
+        }
+        for (call, outcome) in calls.iter().zip(&outcomes) {
+            self.services.metrics.tool_done(&call.name, outcome.status, elapsed);
+        }
+        self.tell_results(decided, outcomes).await
+    }
+
+    /// `client_tool_end` for every call, then a row for every call (03 §10.1 step 11).
+    async fn tell_results(&self, decided: &[Decided], outcomes: Vec<ToolOutcome>) -> Vec<Value> {
+        let mut outcomes = outcomes.into_iter();
+        let mut items = Vec::with_capacity(decided.len());
+        let mut rows = Vec::with_capacity(decided.len());
+        for Decided { call, decision } in decided {
+            let (item, status, text, started) = match decision {
+                Choice::Run { comment, .. } => {
+                    let outcome = outcomes.next().unwrap_or_else(ToolOutcome::interrupted);
+                    let item = result::executed(&call.id, &outcome, comment.as_deref());
+                    (item, outcome.status.as_str(), result::text_view(&outcome.tool_return), true)
+                }
+                Choice::Deny { reason } => (
+                    result::denied(&call.id, reason),
+                    Status::Error.as_str(),
+                    reason.clone(),
+                    false,
+                ),
+            };
+            self.port
+                .tell(Report::ToolFinished {
+                    delta_id: call.message_id.clone(),
+                    run_id: self.run_id.clone(),
+                    tool_call_id: call.id.clone(),
+                    status,
+                    started,
+                })
+                .await;
+            rows.push(self.row("synthetic-tool-return-", None, &call.id, status, text));
+            items.push(item);
+        }
+        for row in rows {
+            self.port.tell(Report::Row(row)).await;
+        }
+        items
+    }
+
+    /// A synthetic tool row (03 §6.5).
+    fn row(
+        &self,
+        prefix: &str,
+        lines: Option<(Vec<String>, Vec<String>)>,
+        tool_call_id: &str,
+        status: &str,
+        text: String,
+    ) -> Map<String, Value> {
+        let mut entry = json!({
+            "tool_call_id": tool_call_id, "status": status, "tool_return": text,
+        });
+        let live = lines.is_some();
+        if let Some((stdout, stderr)) = lines {
+            for (key, lines) in [("stdout", stdout), ("stderr", stderr)] {
+                if !lines.is_empty() {
+                    entry[key] = json!(lines);
+                }
+            }
+        }
+        let id = if live {
+            format!("{prefix}{tool_call_id}")
+        } else {
+            format!("{prefix}{}", uuid::Uuid::new_v4())
+        };
+        let mut row = Map::new();
+        row.insert("type".into(), "message".into());
+        row.insert("message_type".into(), "tool_return_message".into());
+        row.insert("id".into(), id.into());
+        row.insert("date".into(), now().into());
+        if let Some(run_id) = &self.run_id {
+            row.insert("run_id".into(), run_id.as_str().into());
+        }
+        row.insert("status".into(), status.into());
+        row.insert("tool_call_id".into(), tool_call_id.into());
+        row.insert("tool_return".into(), text.into());
+        row.insert("tool_returns".into(), json!([entry]));
+        row
+    }
+
+    /// Shows live output until the last call has ended (04 §4.4).
+    async fn show_progress(
+        &self,
+        mut progress: mpsc::UnboundedReceiver<(Arc<str>, ToolProgress)>,
+    ) {
+        let mut live: HashMap<Arc<str>, LiveOutput> = HashMap::new();
+        let mut dirty: Vec<Arc<str>> = Vec::new();
+        let mut due = tokio::time::Instant::now();
+        loop {
+            let next = tokio::select! {
+                next = progress.recv() => next,
+                () = tokio::time::sleep_until(due), if !dirty.is_empty() => {
+                    self.show_live(&live, &mut dirty).await;
+                    due = tokio::time::Instant::now() + LIVE_INTERVAL;
+                    continue;
+                }
+            };
+            match next {
+                None => break,
+                Some((_, ToolProgress::FileWritten { path, content })) => {
+                    let path = path.to_string_lossy().into_owned();
+                    self.port.tell(Report::FileWritten { path, content }).await;
+                }
+                Some((id, chunk)) => {
+                    if live.entry(id.clone()).or_default().push(&chunk) && !dirty.contains(&id) {
+                        dirty.push(id);
+                    }
+                }
+            }
+        }
+        self.show_live(&live, &mut dirty).await;
+    }
+
+    async fn show_live(&self, live: &HashMap<Arc<str>, LiveOutput>, dirty: &mut Vec<Arc<str>>) {
+        for id in dirty.drain(..) {
+            let Some(output) = live.get(&id) else { continue };
+            let view = output.view();
+            let row = self.row(
+                "synthetic-tool-return-stream-",
+                Some((view.stdout, view.stderr)),
+                &id,
+                "success",
+                view.text,
+            );
+            self.port.tell(Report::Live(row)).await;
+        }
+    }
+}
+
+enum Look {
+    Allow(Map<String, Value>),
+    Deny(String),
+    Ask(Map<String, Value>),
+}
+
+/// The arguments as shown: the model's own text, unless a human changed them.
+fn args_text(call: &PendingCall, args: &Map<String, Value>) -> String {
+    if !call.args.is_empty() && arguments(&call.args) == *args {
+        call.args.clone()
+    } else {
+        Value::Object(args.clone()).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(id: &str) -> PendingCall {
+        PendingCall { id: id.into(), name: "Bash".into(), args: "{}".into(), message_id: None }
+    }
+
+    #[test]
+    fn an_abort_leaves_an_answer_for_every_call() {
+        let run = Choice::Run { args: Map::new(), comment: None };
+        let progress = Progress {
+            calls: ["done", "ran", "denied", "open"].map(String::from).to_vec(),
+            decided: vec![
+                Decided { call: call("done"), decision: run.clone() },
+                Decided { call: call("ran"), decision: run },
+                Decided { call: call("denied"), decision: Choice::Deny { reason: "no".into() } },
+            ],
+            results: vec![json!({"type":"tool","tool_call_id":"done","status":"success"})],
+        };
+        let answers = progress.interrupted();
+        let of = |id: &str| answers.iter().find(|a| a["tool_call_id"] == id).unwrap();
+        assert_eq!(answers.len(), 4);
+        assert_eq!(of("done")["status"], "success");
+        assert_eq!(of("ran")["tool_return"], "Interrupted by user");
+        assert_eq!(of("denied")["reason"], "no");
+        assert_eq!(of("open")["reason"], DENIED_BY_INTERRUPT);
+    }
+
+    #[test]
+    fn edited_arguments_are_shown_and_untouched_ones_stay_as_written() {
+        let mut call = call("a");
+        call.args = "{ \"x\": 1 }".into();
+        assert_eq!(args_text(&call, &arguments("{\"x\":1}")), "{ \"x\": 1 }");
+        assert_eq!(args_text(&call, &arguments("{\"x\":2}")), "{\"x\":2}");
+    }
+}
