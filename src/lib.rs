@@ -17,6 +17,7 @@
 //! - 1 [`state`]: everything on disk under `~/.letta` and `.letta`.
 //! - 1 [`telemetry`]: logs, the per-session transport log, metrics.
 //! - 1 [`api`]: the Letta HTTP API, TLS and proxies, OAuth.
+//! - 2 [`credentials`]: which bearer token, from where; refresh and login.
 //! - 2 [`process`]: children: shells, groups, output capture, background work.
 //! - 2 [`permissions`]: may this tool call run? Pure decisions.
 //! - 3 [`tools`]: the tools of this machine and how a batch of calls runs.
@@ -30,6 +31,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod conversation;
+pub mod credentials;
 pub mod cron;
 pub mod events;
 pub mod listener;

@@ -1,0 +1,94 @@
+//! Agents (03 §2, 06 §10). Objects pass through unchanged: what the server adds
+//! tomorrow survives.
+
+use std::sync::Arc;
+
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::client::{Client, Path};
+use super::error::ApiError;
+
+fn agent(id: &str) -> Path {
+    Path::at("/v1/agents/").id(id)
+}
+
+impl Client {
+    /// The agent record; callers at the same time share one request.
+    pub async fn agent(&self, id: &str) -> Result<Arc<Value>, ApiError> {
+        self.shared_read(agent(id)).await
+    }
+
+    /// The agent record with its tags.
+    pub async fn agent_with_tags(&self, id: &str) -> Result<Value, ApiError> {
+        let call = self.call(Method::GET, agent(id));
+        call.query("include", "agent.tags").value().await
+    }
+
+    /// Changes the given fields and returns the agent.
+    pub async fn update_agent(
+        &self,
+        id: &str,
+        changes: &(impl Serialize + ?Sized),
+    ) -> Result<Value, ApiError> {
+        self.call(Method::PATCH, agent(id))
+            .json(changes)
+            .value()
+            .await
+    }
+
+    /// Makes an agent.
+    pub async fn create_agent(&self, body: &Value) -> Result<Value, ApiError> {
+        let call = self.call(Method::POST, Path::at("/v1/agents/"));
+        call.json(body).value().await
+    }
+
+    /// Deletes an agent.
+    pub async fn delete_agent(&self, id: &str) -> Result<(), ApiError> {
+        self.call(Method::DELETE, agent(id)).bytes().await.map(drop)
+    }
+
+    /// One page of agents: a JSON array.
+    pub async fn agents(&self, query: &Map<String, Value>) -> Result<Value, ApiError> {
+        let call = self.call(Method::GET, Path::at("/v1/agents/"));
+        call.query_object(query).value().await
+    }
+
+    /// The newest message of an agent's default conversation, for an agent whose
+    /// record lists none (03 §2.2): an array of at most one.
+    pub async fn newest_default_message(&self, id: &str) -> Result<Value, ApiError> {
+        let call = self.call(Method::GET, agent(id).then("/messages"));
+        [
+            "user_message",
+            "assistant_message",
+            "reasoning_message",
+            "event_message",
+            "summary_message",
+            "approval_request_message",
+            "tool_return_message",
+            "approval_response_message",
+        ]
+        .into_iter()
+        .fold(
+            call.query("conversation_id", "default")
+                .query("limit", 1)
+                .query("order", "desc"),
+            |call, kind| call.query("include_return_message_types", kind),
+        )
+        .value()
+        .await
+    }
+
+    /// Stops runs of an agent: run id to outcome, `cancelled` when it was stopped (03 §2.1).
+    pub async fn cancel_runs(
+        &self,
+        agent_id: &str,
+        run_ids: &[&str],
+    ) -> Result<Map<String, Value>, ApiError> {
+        let call = self.call(Method::POST, agent(agent_id).then("/messages/cancel"));
+        call.json(&serde_json::json!({ "run_ids": run_ids }))
+            .parsed()
+            .await
+    }
+}
