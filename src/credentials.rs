@@ -139,6 +139,8 @@ struct Inner {
 #[derive(Default)]
 struct Memory {
     tokens: Option<StoredTokens>,
+    /// The store did not take `tokens`: what it holds is older.
+    unsaved: bool,
     key_file: Option<(Instant, Option<Secret>)>,
     /// The refresh under way.
     flight: Option<Flight>,
@@ -219,8 +221,15 @@ impl Credentials {
         }
     }
 
-    /// The saved login, from disk.
+    /// The saved login from disk, unless what is in memory could not be put there.
     async fn reload(&self) -> StoredTokens {
+        let newer = {
+            let memory = self.memory();
+            memory.tokens.clone().filter(|_| memory.unsaved)
+        };
+        if let Some(tokens) = newer {
+            return tokens;
+        }
         let inner = self.0.clone();
         let tokens = off_runtime(move || inner.store.load())
             .await
@@ -259,13 +268,19 @@ impl Credentials {
 
     /// Keeps new tokens in memory and on disk.
     async fn keep(&self, tokens: StoredTokens) -> Result<(), CredentialError> {
-        self.memory().tokens = Some(tokens.clone());
+        {
+            let mut memory = self.memory();
+            memory.tokens = Some(tokens.clone());
+            memory.unsaved = true;
+        }
         let inner = self.0.clone();
         off_runtime(move || inner.store.save(&tokens))
             .await?
             .map_err(|error| CredentialError::Store {
                 reason: error.to_string().into(),
-            })
+            })?;
+        self.memory().unsaved = false;
+        Ok(())
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -30,7 +30,7 @@ pub mod tls;
 pub mod token;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use client::{BaseUrl, Client, ClientSettings, Path};
 pub use error::ApiError;

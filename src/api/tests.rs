@@ -36,8 +36,7 @@ impl Seen {
 
 type Script = Arc<Mutex<VecDeque<Response>>>;
 
-/// A server that answers with the given answers in order, the last one for ever
-/// after (as far as it has no body that can be sent once only: then 599).
+/// A server that gives the scripted answers in order, and 418 when there are no more.
 pub(crate) struct Server {
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,

@@ -127,7 +127,11 @@ impl Credentials {
             Some(refresh) => self.0.oauth.revoke(refresh).await,
             None => Ok(()),
         };
-        self.memory().tokens = None;
+        {
+            let mut memory = self.memory();
+            memory.tokens = None;
+            memory.unsaved = false;
+        }
         let inner = self.0.clone();
         off_runtime(move || inner.store.clear())
             .await?

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json as value};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::api::environments::{RegisterError, Registration};
@@ -172,37 +173,48 @@ async fn a_silent_server_times_out() {
 
 #[tokio::test]
 async fn the_limit_ends_ordinary_bodies_but_not_streams() {
-    let slow = |kind: &'static str| {
-        let pieces = futures_util::stream::unfold(0, |step| async move {
-            match step {
-                0 => Some((Ok::<_, std::io::Error>("data: {}\n\n"), 1)),
-                1 => {
-                    tokio::time::sleep(Duration::from_millis(400)).await;
-                    Some((Ok("data: {}\n\n"), 2))
+    let limit = Duration::from_secs(30);
+    let (waiting, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let two_pieces = |kind: &'static str| {
+        let (waiting, gate) = (waiting.clone(), gate.clone());
+        let pieces = futures_util::stream::unfold(0, move |step| {
+            let (waiting, gate) = (waiting.clone(), gate.clone());
+            async move {
+                if step == 1 {
+                    waiting.notify_one();
+                    gate.notified().await;
                 }
-                _ => None,
+                (step < 2).then_some((Ok::<_, std::io::Error>("data: {}\n\n"), step + 1))
             }
         });
         answer(200, &[("content-type", kind)], Body::from_stream(pieces))
     };
-    let server = Server::answering([slow("text/event-stream"), slow("application/json")]).await;
+    let pass_the_limit = || async {
+        waiting.notified().await;
+        tokio::time::pause();
+        tokio::time::advance(limit * 2).await;
+        tokio::time::resume();
+    };
+    let kinds = ["text/event-stream", "application/json"];
+    let server = Server::answering(kinds.map(two_pieces)).await;
     let client = client_with(&ClientSettings {
-        timeout: Duration::from_millis(200),
+        timeout: limit,
         ..settings(&server.url)
     });
     let mut stream = client.run_stream("run-1", 7).await.unwrap();
-    let mut chunks = 0;
-    while let Some(chunk) = stream.next().await {
-        chunk.unwrap();
-        chunks += 1;
-    }
-    assert_eq!(chunks, 2);
+    stream.next().await.unwrap().unwrap();
+    pass_the_limit().await;
+    gate.notify_one();
+    stream.next().await.unwrap().unwrap();
+    assert!(stream.next().await.is_none());
     assert_eq!(
         server.seen()[0].body,
         value!({"starting_after": 7, "batch_size": 1000})
     );
-    let error = client.models().await.unwrap_err();
-    assert!(matches!(error, ApiError::Timeout));
+
+    let call = client.call(Method::GET, Path::at("/v1/models/")).retries(0);
+    let (outcome, ()) = tokio::join!(call.value(), pass_the_limit());
+    assert!(matches!(outcome, Err(ApiError::Timeout)));
 }
 
 #[tokio::test]

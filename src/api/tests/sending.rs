@@ -137,12 +137,23 @@ async fn a_cloud_that_shuts_down_is_asked_three_times_more() {
 
 #[tokio::test]
 async fn a_connection_cut_inside_the_stream_is_an_error_of_the_stream() {
-    let pieces =
-        futures_util::stream::iter([Ok("data: {}\n\n"), Err(std::io::Error::other("cut here"))]);
+    let cut = Arc::new(tokio::sync::Notify::new());
+    let gate = cut.clone();
+    let pieces = futures_util::stream::unfold(false, move |sent| {
+        let gate = gate.clone();
+        async move {
+            if sent {
+                gate.notified().await;
+                return Some((Err(std::io::Error::other("cut here")), true));
+            }
+            Some((Ok("data: {}\n\n"), true))
+        }
+    });
     let kind = [("content-type", "text/event-stream")];
     let server = Server::answering([answer(200, &kind, Body::from_stream(pieces))]).await;
     let mut sent = send(&client(&server), &default()).await.unwrap();
     sent.stream.next().await.unwrap().unwrap();
+    cut.notify_one();
     let error = sent.stream.next().await.unwrap().unwrap_err();
     assert!(matches!(error, StreamError::Connection { .. }));
     assert_eq!(error.detail(), "Connection error.");
