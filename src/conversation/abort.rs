@@ -84,7 +84,9 @@ impl Conversation {
                 };
                 let cancel = async {
                     let by_run = match &turn.run_id {
-                        Some(run) => services.api.cancel_run(agent, run).await.unwrap_or(false),
+                        Some(run) => services.api.cancel_runs(agent, &[run]).await.is_ok_and(|ended| {
+                            ended.get(run.as_str()).and_then(Value::as_str) == Some("cancelled")
+                        }),
                         None => false,
                     };
                     if !by_run {

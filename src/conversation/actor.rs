@@ -83,8 +83,6 @@ pub(crate) struct RunningTurn {
     /// Calls put up for a decision, for the denials of an abort.
     pub(crate) asked: Vec<String>,
     pub(crate) started: tokio::time::Instant,
-    /// Questions of a recovery turn, restored when it fails before it is sent.
-    pub(crate) recovered: Vec<crate::protocol::event::ControlRequest>,
 }
 
 /// One conversation.
@@ -207,9 +205,9 @@ impl Conversation {
             RequestBody::Input(input) => self.on_input(&asker, *input),
             RequestBody::Answer(response) => self.on_answer(&asker, response).await,
             RequestBody::Sync(sync) => self.on_sync(asker, sync),
-            RequestBody::Adopt(adopt) => self.on_adopt(asker, *adopt),
+            RequestBody::Adopt(adopt) => self.on_adopt(asker, *adopt).await,
             RequestBody::Abort { run_id } => self.on_abort(&asker, run_id.as_deref()),
-            RequestBody::Change(change) => self.on_change(&change),
+            RequestBody::Change(change) => self.on_change(&change).await,
             RequestBody::ResumeQueue => self.on_resume_queue(&asker),
             RequestBody::RemoveQueueItem { item_id } => self.on_remove_item(&asker, &item_id),
             RequestBody::ExecuteCommand { command_id, args } => {

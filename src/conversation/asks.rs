@@ -35,6 +35,8 @@ pub(crate) struct Answered {
     pub(crate) answer: ApprovalAnswer,
     /// Whether a rule was saved: the undecided calls are looked at again.
     pub(crate) rules_changed: bool,
+    /// The rule, when it holds for this conversation only.
+    pub(crate) saved_for_session: Option<String>,
 }
 
 /// A call of an earlier turn, found on the server, that only a human can answer.

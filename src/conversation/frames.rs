@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -49,8 +48,9 @@ impl Frames {
     }
 
     /// Sends a server chunk on as it came, with its `type` (02 §6.4.1).
-    pub(crate) fn chunk(&self, delta: &RawValue) {
-        self.event(&Event::StreamDelta { delta: Delta::Raw(delta) });
+    pub(crate) fn chunk(&self, delta: &str) {
+        let body = format!("{{\"type\":\"stream_delta\",\"delta\":{delta}}}");
+        self.body_to(Audience::Subscribers, EventKind::StreamDelta, body.into());
     }
 
     /// Sends a message made here.

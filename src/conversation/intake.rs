@@ -15,7 +15,10 @@ use crate::protocol::command::{
 };
 use crate::protocol::event::{ApprovalReceived, Event, Lifecycle};
 use crate::protocol::reply::{self, Started};
-use crate::state::remote_settings::CwdChange;
+use crate::permissions::{RuleList, RuleScope, Suggestion, rules};
+use crate::protocol::PermissionMode;
+use crate::state::remote_settings::{CwdError, ModeEntry};
+use crate::state::{Home, atomic};
 
 /// The connection that asked, and how it wants to be answered.
 #[derive(Clone, Debug)]
@@ -136,7 +139,7 @@ impl Conversation {
                     {
                         self.save_rule(ask.savable.as_ref()).await
                     }
-                    _ => Ok(false),
+                    _ => Ok(Saved::Nothing),
                 };
                 self.emit_loop_status();
                 self.emit_device_status();
@@ -146,13 +149,17 @@ impl Conversation {
                     &answer,
                     ask.run_id.clone(),
                 )));
-                let rules_changed = saved.as_ref().is_ok_and(|saved| *saved);
-                let error = saved.err();
+                let rules_changed = matches!(saved, Ok(Saved::Session(_) | Saved::Project));
+                let (saved_for_session, error) = match saved {
+                    Ok(Saved::Session(rule)) => (Some(rule), None),
+                    Ok(_) => (None, None),
+                    Err(error) => (None, Some(error)),
+                };
                 self.answer(asker, |id, runtime| {
                     reply::input_accepted(id, runtime, None, error.as_deref())
                 });
                 // A turn that was just aborted no longer waits for it.
-                let _ = ask.reply.send(Answered { answer, rules_changed });
+                let _ = ask.reply.send(Answered { answer, rules_changed, saved_for_session });
             }
             Claimed::Recovered { last } => {
                 self.emit_loop_status();
@@ -166,7 +173,7 @@ impl Conversation {
     }
 
     /// `change_device_state` (02 §5.9).
-    pub(crate) fn on_change(&mut self, change: &ChangeDeviceState) {
+    pub(crate) async fn on_change(&mut self, change: &ChangeDeviceState) {
         let tracked = self.asks.waiting() == 0 && self.life.start_command();
         if tracked {
             self.emit_loop_status();
@@ -178,7 +185,7 @@ impl Conversation {
                 changed = true;
             }
             Ok(Some(mode)) => {
-                self.services.remote.change_mode(&self.scope, mode, &self.services.home);
+                self.change_mode(mode);
                 self.emit_loop_status();
                 self.emit_device_status();
                 changed = true;
@@ -187,7 +194,7 @@ impl Conversation {
         }
         if let Some(cwd) = change.cwd.as_deref().filter(|cwd| !cwd.is_empty()) {
             changed = true;
-            self.change_cwd(cwd);
+            self.change_cwd(cwd).await;
         }
         if !changed {
             self.emit_device_status();
@@ -198,10 +205,49 @@ impl Conversation {
         }
     }
 
+    /// Enters a mode; plan mode brings its file and remembers the mode before (05 §2.5).
+    pub(crate) fn change_mode(&mut self, mode: PermissionMode) {
+        let now = self.services.remote.mode_of(&self.scope);
+        let entry = match (mode, now.mode) {
+            (PermissionMode::Plan, PermissionMode::Plan) => now,
+            (PermissionMode::Plan, before) => {
+                let name = Uuid::new_v4().simple().to_string();
+                let file = self.services.home.plans().join(format!("plan-{}.md", &name[..12]));
+                ModeEntry::plan(before, file)
+            }
+            (mode, _) => ModeEntry::plain(mode),
+        };
+        self.services.remote.set_mode(&self.scope, entry);
+    }
+
+    /// Saves the rule of a suggestion (05 §11): for this conversation, or in the
+    /// project's settings file. The error text is for the client.
+    async fn save_rule(&mut self, suggestion: Option<&Suggestion>) -> Result<Saved, String> {
+        let Some(suggestion) = suggestion else { return Ok(Saved::Nothing) };
+        match suggestion.scope {
+            RuleScope::Session => {
+                self.session_rules.add(RuleList::Allow, &suggestion.rule);
+                Ok(Saved::Session(suggestion.rule.clone()))
+            }
+            RuleScope::Project => {
+                let path = Home::project_settings(&self.shown_cwd());
+                let rule = suggestion.rule.clone();
+                let work = move || save_project_rule(&path, &rule);
+                match tokio::task::spawn_blocking(work).await {
+                    Ok(Ok(())) => Ok(Saved::Project),
+                    Ok(Err(error)) => Err(format!("The rule was not saved: {error}")),
+                    Err(_) => Err(String::from("The rule was not saved.")),
+                }
+            }
+        }
+    }
+
     /// Moves the conversation to `cwd`, or tells why not.
-    pub(crate) fn change_cwd(&mut self, cwd: &str) {
-        match self.services.remote.set_cwd(&self.scope, cwd) {
-            Ok(CwdChange::Set | CwdChange::Missing) => {
+    pub(crate) async fn change_cwd(&mut self, cwd: &str) {
+        let current = self.services.remote.cwd_of(&self.scope);
+        match self.services.remote.set_cwd(&self.scope, cwd, &current).await {
+            // A missing directory is no error: the client sees the old one again.
+            Ok(_) | Err(CwdError::Missing(_)) => {
                 self.reminders.directory_changed();
                 self.refresh_git();
                 self.emit_device_status();
@@ -212,7 +258,8 @@ impl Conversation {
 
     /// The boot directory changed; matters only without an own one.
     pub(crate) fn on_boot_directory_changed(&mut self) {
-        if self.services.remote.has_own_cwd(&self.scope) || self.life.is_active() {
+        let own = self.services.remote.cwd_map().contains_key(&self.scope.settings_key());
+        if own || self.life.is_active() {
             return;
         }
         self.reminders.directory_changed();
@@ -275,6 +322,30 @@ impl Conversation {
             reply::reply("execute_command_response", id, false, json!({"output": output}))
         });
     }
+}
+
+/// Where a rule went.
+enum Saved {
+    Nothing,
+    Session(String),
+    Project,
+}
+
+/// Adds a rule to a settings file; one that does not parse is left as it is.
+fn save_project_rule(path: &std::path::Path, rule: &str) -> Result<(), String> {
+    let current = match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    };
+    let added = rules::add_rule(current.as_deref(), RuleList::Allow, rule)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let Some(text) = added else { return Ok(()) };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    }
+    atomic::write(path, text.as_bytes(), atomic::Access::Inherited)
+        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn received(

@@ -44,12 +44,12 @@ impl Conversation {
     }
 
     /// The second half of `runtime_start` (02 §5.2).
-    pub(crate) fn on_adopt(&mut self, asker: Asker, adopt: Adopt) {
+    pub(crate) async fn on_adopt(&mut self, asker: Asker, adopt: Adopt) {
+        let mut refusal = adopt.response.clone();
         let refuse = |this: &Self, error: String| {
-            let mut frame = adopt.response.clone();
-            frame.insert("runtime".into(), Value::Null);
-            frame.insert("error".into(), error.into());
-            this.respond_to_start(&asker, false, Value::Object(frame));
+            refusal.insert("runtime".into(), Value::Null);
+            refusal.insert("error".into(), error.into());
+            this.respond_to_start(&asker, false, Value::Object(refusal));
         };
         if let Some(settings) = &adopt.execution_settings
             && self.execution.as_ref() != Some(settings)
@@ -61,13 +61,16 @@ impl Conversation {
                     .into(),
             );
         }
-        if let Some(cwd) = &adopt.cwd
-            && let Err(error) = self.services.remote.adopt_cwd(&self.scope, cwd.as_deref())
-        {
-            return refuse(self, error.to_string());
+        if let Some(cwd) = &adopt.cwd {
+            let boot = self.services.remote.boot_cwd();
+            let current = self.services.remote.cwd_of(&self.scope);
+            let wanted = cwd.clone().unwrap_or_else(|| boot.to_string_lossy().into_owned());
+            if let Err(error) = self.services.remote.set_cwd(&self.scope, &wanted, &current).await {
+                return refuse(self, error.to_string());
+            }
         }
         if let Some(mode) = adopt.mode {
-            self.services.remote.change_mode(&self.scope, mode, &self.services.home);
+            self.change_mode(mode);
         }
         let mut response = adopt.response;
         response.insert(

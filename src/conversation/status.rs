@@ -37,7 +37,7 @@ impl Catalogs {
     /// # Errors
     /// Never in practice; serialisation of plain data.
     pub fn new() -> serde_json::Result<Self> {
-        let toolsets = crate::tools::toolset::catalog();
+        let toolsets = crate::tools::toolset::catalogue();
         let experiments: Vec<Value> = EXPERIMENTS
             .iter()
             .map(|(id, label, variable)| {
@@ -80,11 +80,11 @@ impl Conversation {
         let agent = self.scope.agent_id.as_deref();
         let memory =
             agent.map(|agent| self.services.home.agent_memory(agent).to_string_lossy().into_owned());
-        let preference = self.services.settings.toolset_preference(
-            agent,
-            Some(&self.scope.conversation_id),
-            self.services.api.base_url(),
-        );
+        let preference = self
+            .services
+            .settings
+            .toolset_preference(&self.scope, self.services.api.base_url().as_str())
+            .unwrap_or_else(|| String::from("auto"));
         let pending = if self.interrupt.is_held() { Vec::new() } else { self.asks.shown() };
         let git = self.git.as_ref().filter(|(of, _)| *of == cwd).and_then(|(_, git)| git.as_ref());
         let empty: &[String] = &[];

@@ -97,9 +97,7 @@ impl Conversation {
             client_message_ids,
             asked: Vec::new(),
             started: tokio::time::Instant::now(),
-            recovered: Vec::new(),
         });
-        self.services.metrics.turn_started();
         self.emit_loop_status();
         self.emit_device_status();
         let services = Arc::clone(&self.services);
@@ -205,9 +203,18 @@ impl Conversation {
         if let Some(turn) = &mut self.turn {
             turn.cwd = path.to_path_buf();
         }
-        if let Err(error) = self.services.remote.set_cwd(&self.scope, &path.to_string_lossy()) {
-            tracing::warn!(%error, "A tool's working directory could not be stored.");
-        }
+ let scope = self.scope.clone();
+        let remote = self.services.remote.clone();
+        let (wanted, current) = (path.to_string_lossy().into_owned(), path.to_path_buf());
+        self.job(
+            async move {
+                if let Err(error) = remote.set_cwd(&scope, &wanted, &current).await {
+                    tracing::warn!(%error, "A tool's working directory could not be stored.");
+                }
+                Done::Nothing
+            },
+            Done::Nothing,
+        );
         self.reminders.directory_changed();
         self.refresh_git();
         self.emit_device_status();
@@ -291,7 +298,6 @@ impl Conversation {
             if outcome.stop_reason == "cancelled" && !outcome.parked {
                 self.frames.lifecycle(None, outcome.run_id.as_deref(), &interrupted());
             }
-            self.restore_recovered(&outcome);
             self.emit_loop_status();
             self.emit_device_status();
         }

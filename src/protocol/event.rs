@@ -69,8 +69,6 @@ pub enum Event<'a> {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Delta<'a> {
-    /// A server chunk as JSON text, `type` already added (02 §6.4.1).
-    Raw(&'a RawValue),
     /// A message made here: echoes and synthetic tool returns (02 §6.4.2–3).
     Message(Map<String, Value>),
     /// A lifecycle delta (02 §6.4.4).

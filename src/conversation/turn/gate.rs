@@ -22,7 +22,7 @@ impl Turn {
         let cwd = self.context.cwd.get();
         let view = self.services.settings_files.view(&cwd);
         let files: Vec<Value> =
-            view.files.iter().map(|file| Value::Object(file.values.clone())).collect();
+            view.files.iter().map(|file| Value::Object((*file.object).clone())).collect();
         let mut rules = Rules::merge(&files).with_session(self.session_rules.clone());
         if let Some(settings) = &self.execution {
             rules = rules.with_launch(LaunchRules::verbatim(

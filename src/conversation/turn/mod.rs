@@ -11,6 +11,7 @@ mod chunk;
 mod drain;
 mod failure;
 mod gate;
+mod preview;
 mod record;
 mod reminder_text;
 mod report;
@@ -61,7 +62,7 @@ pub(crate) enum Opening {
     Decided { calls: Vec<stop::Decided> },
 }
 
-pub(crate) use self::stop::Decided;
+pub(crate) use self::stop::{Choice, Decided};
 
 /// Everything a turn starts with.
 #[derive(Debug)]

@@ -311,19 +311,13 @@ impl Turn {
         let outcomes = {
             let run = tools.run_batch(&calls, &self.context);
             let show = self.show_progress(progress);
-            let end_of_output = async {
-                tokio::pin!(show);
-                tokio::pin!(run);
-                tokio::select! {
-                    outcomes = &mut run => {
-                        // Calls hold the senders; what is left to show ends with them.
-                        (outcomes, Some(show))
-                    }
-                    () = &mut show => (run.await, None),
-                }
+            let stop_showing = tokio_util::sync::CancellationToken::new();
+            let finished = async {
+                let outcomes = run.await;
+                stop_showing.cancel();
+                outcomes
             };
-            let (outcomes, _) = end_of_output.await;
-            outcomes
+            tokio::join!(finished, self.show_progress(progress, &stop_showing)).0
         };
         let elapsed = started.elapsed();
         let after = self.context.cwd.get();
@@ -417,13 +411,17 @@ impl Turn {
     async fn show_progress(
         &self,
         mut progress: mpsc::UnboundedReceiver<(Arc<str>, ToolProgress)>,
+        finished: &tokio_util::sync::CancellationToken,
     ) {
         let mut live: HashMap<Arc<str>, LiveOutput> = HashMap::new();
         let mut dirty: Vec<Arc<str>> = Vec::new();
         let mut due = tokio::time::Instant::now();
         loop {
             let next = tokio::select! {
+                biased;
                 next = progress.recv() => next,
+                // A command that went on in the background keeps its sender.
+                () = finished.cancelled() => None,
                 () = tokio::time::sleep_until(due), if !dirty.is_empty() => {
                     self.show_live(&live, &mut dirty).await;
                     due = tokio::time::Instant::now() + LIVE_INTERVAL;
@@ -455,7 +453,7 @@ impl Turn {
                 Some((view.stdout, view.stderr)),
                 &id,
                 "success",
-                view.text,
+                view.tool_return,
             );
             self.port.tell(Report::Live(row)).await;
         }

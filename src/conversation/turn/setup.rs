@@ -1,0 +1,293 @@
+//! Everything before the first request of a turn (spec 03 §8).
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::after_stop::{Retries, reminder_message};
+use super::failure::TurnError;
+use super::record::Record;
+use super::reminder_text::{self, Facts};
+use super::report::{Port, Report, Toolset};
+use super::send::approval_message;
+use super::{End, Opening, Turn, TurnInput, Usage};
+use crate::api::Client;
+use crate::conversation::reminders::{Due, SecretsDue};
+use crate::conversation::services::Services;
+use crate::events::ConversationHandle;
+use crate::process::TurnFacts;
+use crate::protocol::Scope;
+use crate::tools::tool::{ToolContext, WorkingDirectory};
+use crate::tools::toolset::{Model, Preference, Selection};
+
+/// The tag of agents that this program works for.
+const TAG: &str = "origin:letta-code";
+
+const INTERRUPTED_NOTE: &str = "<system-reminder>The user interrupted your last turn while it was running. Calls that were under way were stopped.</system-reminder>";
+
+impl Turn {
+    /// Prepares a turn; what is left is to drive its opening.
+    pub(crate) async fn set_up(
+        services: Arc<Services>,
+        input: TurnInput,
+        port: Port,
+    ) -> Result<(Self, Opening), End> {
+        let TurnInput {
+            scope, opening, messages, options, interrupted, due, cwd, execution, session_rules, ..
+        } = input;
+        let api = services.api.acting_as(options.acting_user_id.as_deref());
+        let (agent, secrets) = port
+            .unless_cancelled(async {
+                tokio::join!(
+                    services.agents.agent(&api, &scope),
+                    services.agents.secrets(&api, &scope),
+                )
+            })
+            .await?;
+        let starts_with_messages = matches!(opening, Opening::Messages);
+        if starts_with_messages {
+            tag_agent(&services, &api, &scope, agent.as_deref()).await;
+        }
+        let cwd = match services.remote.verified_cwd_of(&scope).await {
+            found if found == cwd => cwd,
+            found => found,
+        };
+        let conversation = if scope.is_default() {
+            None
+        } else {
+            match port.unless_cancelled(api.conversation(&scope.conversation_id)).await? {
+                Ok(conversation) => Some(conversation),
+                Err(error) => {
+                    return Err(End::Failed(TurnError::of_request(&error, &scope, None)));
+                }
+            }
+        };
+        if agent.is_none() && scope.is_default() {
+            return Err(End::Failed(TurnError::plain(
+                "The agent of this conversation could not be read from the server.",
+            )));
+        }
+        let selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
+        let (tools, preset) =
+            selection.resolve(&services, agent.as_deref(), conversation.as_ref())?;
+        let loaded: Vec<String> = tools.loaded().map(String::from).collect();
+        port.tell(Report::Toolset(Toolset { name: preset, tools: loaded })).await;
+
+        let hosted = services.link.borrow().connection.clone().filter(|id| id.is_hosted());
+        let record = Record::new(
+            hosted.as_ref().map(|_| services.interrupted.clone()),
+            &scope,
+            options.acting_user_id.clone(),
+            cwd.to_string_lossy().into_owned(),
+        );
+        let name = agent.as_deref().and_then(|agent| agent.get("name")).and_then(Value::as_str);
+        let context = ToolContext {
+            scope: scope.clone(),
+            acting_user_id: options.acting_user_id.as_deref().map(Arc::from),
+            cwd: WorkingDirectory::new(cwd),
+            home: services.home.user.clone(),
+            letta_home: services.home.letta.clone(),
+            processes: services.background.clone(),
+            conversation: ConversationHandle::new(scope.clone(), services.inject.clone()),
+            facts: TurnFacts {
+                agent_name: name.map(Arc::from),
+                connection_id: hosted.as_ref().map(|id| Arc::from(id.as_str())),
+                memory_dir: None,
+                api_key: None,
+                base_url: Some(services.api.base_url().as_str().into()),
+            },
+            secrets: secrets.clone(),
+        };
+        let mut outgoing: Vec<Value> = Vec::new();
+        if let Some(results) = interrupted {
+            if !results.is_empty() {
+                let results = results.into_iter().map(Value::Object).collect();
+                outgoing.push(approval_message(results, None));
+            }
+            outgoing.push(reminder_message(INTERRUPTED_NOTE));
+        }
+        outgoing.extend(messages.into_iter().map(|message| Value::Object(message.message)));
+        if starts_with_messages {
+            let names: Vec<String> = secrets.0.keys().cloned().collect();
+            let facts = Facts {
+                scope: &scope,
+                agent: agent.as_deref(),
+                cwd: context.cwd.get(),
+                secrets: &names,
+                memory_directory: None,
+            };
+            let reminders = reminder_text::all(&due, &facts, session_wanted(&services)).await;
+            prepend(&mut outgoing, &reminders);
+            if secrets_changed(&due, &names) {
+                port.tell(Report::SecretsTold(names)).await;
+            }
+        }
+        let turn = Self {
+            services,
+            scope,
+            api,
+            port,
+            outgoing,
+            options,
+            execution,
+            session_rules,
+            tools: Arc::new(tools),
+            context,
+            run_id: None,
+            run_is_shown: false,
+            record,
+            progress: None,
+            human_decided: false,
+            retries: Retries::default(),
+            usage: Usage::default(),
+        };
+        Ok((turn, opening))
+    }
+}
+
+fn session_wanted(services: &Services) -> bool {
+    services.settings.get("sessionContextEnabled").and_then(|v| v.as_bool()).unwrap_or(true)
+}
+
+pub(super) fn secrets_changed(due: &Due, names: &[String]) -> bool {
+    match &due.secrets {
+        SecretsDue::Never => !names.is_empty(),
+        SecretsDue::Known(known) => known != names,
+    }
+}
+
+/// Marks the agent as one that this program works for; once per process is enough.
+async fn tag_agent(services: &Services, api: &Client, scope: &Scope, agent: Option<&Value>) {
+    let (Some(id), Some(agent)) = (scope.agent_id.as_deref(), agent) else { return };
+    if services.agents.is_tagged(id) {
+        return;
+    }
+    let tags = match agent.get("tags").and_then(Value::as_array) {
+        Some(tags) if tags.iter().any(|tag| tag == TAG) => {
+            return services.agents.note_tagged(id);
+        }
+        _ => match api.agent_with_tags(id).await {
+            Ok(agent) => agent.get("tags").and_then(Value::as_array).cloned().unwrap_or_default(),
+            Err(error) => {
+                return tracing::debug!(?error, "The agent's tags could not be read.");
+            }
+        },
+    };
+    if !tags.iter().any(|tag| tag == TAG) {
+        let mut tags = tags;
+        tags.push(TAG.into());
+        if let Err(error) = api.update_agent(id, &json!({"tags": tags})).await {
+            tracing::debug!(?error, "The agent could not be tagged.");
+        }
+    }
+    services.agents.note_tagged(id);
+}
+
+/// Which tools a turn gets (04 §2).
+struct ToolChoice<'a> {
+    preference: Preference,
+    selection: Selection<'a>,
+}
+
+impl<'a> ToolChoice<'a> {
+    fn new(
+        services: &Services,
+        scope: &Scope,
+        options: &'a crate::protocol::command::InputOptions,
+        execution: Option<&'a crate::protocol::command::ExecutionSettings>,
+    ) -> Self {
+        let stored = services
+            .settings
+            .toolset_preference(scope, services.api.base_url().as_str());
+        let preference = options
+            .toolset_base
+            .as_deref()
+            .or(stored.as_deref())
+            .map_or(Preference::Auto, Preference::stored);
+        let worktrees = services.settings.get("includeWorktreeTool");
+        Self {
+            preference,
+            selection: Selection {
+                include: &options.toolset_include,
+                allowlist: options.client_tool_allowlist.as_deref(),
+                runtime_tools: execution.and_then(|settings| settings.tools.as_deref()),
+                exclude_interactive: options.exclude_interactive_tools || execution.is_some(),
+                worktree_tools: worktrees.and_then(|v| v.as_bool()).unwrap_or(true),
+                ..Selection::preset(crate::tools::toolset::Preset::Default)
+            },
+        }
+    }
+
+    fn resolve(
+        mut self,
+        services: &Services,
+        agent: Option<&Value>,
+        conversation: Option<&Value>,
+    ) -> Result<(crate::tools::TurnTools, String), End> {
+        let carrier = conversation
+            .filter(|conversation| conversation.get("model").is_some_and(Value::is_string))
+            .or(agent);
+        let text = |of: Option<&'_ Value>, path: &str| -> Option<String> {
+            of.and_then(|value| value.pointer(path)).and_then(Value::as_str).map(String::from)
+        };
+        let handle = text(carrier, "/model").or_else(|| {
+            let kind = text(agent, "/llm_config/model_endpoint_type")?;
+            let model = text(agent, "/llm_config/model")?;
+            Some(format!("{kind}/{model}"))
+        });
+        let provider = text(carrier, "/model_settings/provider_type");
+        let proxy = carrier
+            .and_then(|carrier| carrier.pointer("/model_settings/openai_compatible_proxy"))
+            .and_then(Value::as_bool)
+            .unwrap_or(false);
+        let preset = self.preference.resolve(&Model {
+            handle: handle.as_deref(),
+            provider_type: provider.as_deref(),
+            openai_compatible_proxy: proxy,
+        });
+        self.selection.preset = preset;
+        let tools = services
+            .toolbox
+            .for_turn(&self.selection, Vec::new())
+            .map_err(|unknown| End::Failed(TurnError::plain(unknown.to_string())))?;
+        Ok((tools, preset.as_str().to_owned()))
+    }
+}
+
+/// Puts reminders as text parts in front of the first user message (03 §15.1).
+fn prepend(outgoing: &mut [Value], reminders: &[String]) {
+    if reminders.is_empty() {
+        return;
+    }
+    let first = outgoing
+        .iter_mut()
+        .find(|message| message.get("role").and_then(Value::as_str) == Some("user"));
+    let Some(Value::Object(message)) = first else { return };
+    let mut parts: Vec<Value> =
+        reminders.iter().map(|text| json!({"type": "text", "text": text})).collect();
+    match message.get_mut("content").map(Value::take) {
+        Some(Value::Array(content)) => parts.extend(content),
+        Some(Value::String(text)) => parts.push(json!({"type": "text", "text": text})),
+        _ => {}
+    }
+    let message: &mut Map<String, Value> = message;
+    message.insert("content".into(), Value::Array(parts));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reminders_stand_before_the_first_user_message_only() {
+        let mut outgoing = vec![
+            json!({"type":"approval","approvals":[]}),
+            json!({"role":"user","content":"hello"}),
+            json!({"role":"user","content":"more"}),
+        ];
+        prepend(&mut outgoing, &["<system-reminder>x</system-reminder>".into()]);
+        assert_eq!(outgoing[1]["content"][0]["text"], "<system-reminder>x</system-reminder>");
+        assert_eq!(outgoing[1]["content"][1]["text"], "hello");
+        assert_eq!(outgoing[2]["content"], "more");
+    }
+}
