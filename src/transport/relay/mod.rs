@@ -140,7 +140,9 @@ impl Relay {
     /// Connects and stays connected until there is a reason to end.
     ///
     /// Cancelling closes the sockets with 1000 after sending what waits, within
-    /// two seconds: the listener must have said its last word before.
+    /// two seconds: the listener must have said its last word before. A listener
+    /// that dropped its end of the door counts as a stop: whoever runs both must
+    /// look at how the listener ended.
     pub async fn run(mut self, cancel: CancellationToken) -> RelayEnd {
         let mut step = self.machine.start(Instant::now());
         loop {

@@ -140,7 +140,7 @@ impl Session<'_> {
                 biased;
                 () = self.cancel.cancelled() => return Err(Undeliverable),
                 _ = ticks.tick() => match heart.tick() {
-                    Pulse::Dead => return Ok(Loss::Unanswered),
+                    Pulse::Dead => return Ok(self.unanswered()),
                     Pulse::Ping => ping(pings, &mut heart),
                 },
                 Some((lane, text)) = messages.recv() => {
@@ -236,6 +236,12 @@ impl Session<'_> {
         };
         self.lifecycle(&seen);
         Loss::Closed(lane, close)
+    }
+
+    fn unanswered(&self) -> Loss {
+        self.lifecycle(&json!({"type": "_ws_error", "message": "pings went unanswered"}));
+        self.lifecycle(&json!({"type": "_ws_close", "code": 1006, "reason": ""}));
+        Loss::Unanswered
     }
 
     fn lifecycle(&self, frame: &serde_json::Value) {

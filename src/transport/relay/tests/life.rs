@@ -78,6 +78,7 @@ async fn s01_15_row03_relay_never_pongs_and_is_left_at_120_s() {
     assert_eq!(bench.registrations(), 1);
     let disconnects = &bench.status.borrow().disconnects;
     assert_eq!(disconnects.get(&DisconnectReason::Heartbeat), Some(&1));
+    assert!(bench.noted(r#"Recv Lifecycle {"type":"_ws_close","code":1006,"reason":""}"#));
 }
 
 #[tokio::test(start_paused = true)]
