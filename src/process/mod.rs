@@ -1,1 +1,24 @@
-//! To be filled.
+//! Children of this process: which shell runs a command, in which
+//! environment, how its output is cleaned, kept and bounded, how it is ended,
+//! and what becomes of it in the background (spec 04 §6).
+//!
+//! [`Processes`] owns them all; a [`Session`] is a handle to one.
+
+pub mod ansi;
+pub mod background;
+pub mod capture;
+pub mod decode;
+pub mod environment;
+pub mod excerpt;
+pub mod group;
+pub mod notification;
+pub mod pty;
+pub mod scrub;
+pub mod session;
+pub mod shell;
+pub mod spawn;
+
+pub use background::{About, Kind, Processes, StartError, Task};
+pub use environment::{BaseEnvironment, TurnFacts, Variables};
+pub use session::{Ending, Finished, Plan, Session, Stream};
+pub use spawn::{Launch, SpawnError};

@@ -4,14 +4,18 @@
 //! A tool never fails the turn: whatever goes wrong becomes a [`ToolOutcome`]
 //! with status `error` and a text that tells the model what to do (04 §8).
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::events::ConversationHandle;
+use crate::process::{Processes, TurnFacts};
 use crate::protocol::Scope;
 
 /// The future of one running call.
@@ -20,7 +24,7 @@ pub type ToolFuture<'a> = Pin<Box<dyn Future<Output = ToolOutcome> + Send + 'a>>
 /// One tool.
 pub trait Tool: Send + Sync {
     /// The name in `client_tools` and in tool calls.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// What the model is told.
     fn description(&self) -> &str;
@@ -109,30 +113,90 @@ pub struct ToolContext {
     pub home: PathBuf,
     /// `~/.letta`.
     pub letta_home: PathBuf,
+    /// The owner of all children.
+    pub processes: Processes,
+    /// The conversation's mailbox, for news of background work.
+    pub conversation: ConversationHandle,
+    /// What children are told of the turn.
+    pub facts: TurnFacts,
+    /// The agent's secrets; a command gets those that it names (04 §4.7).
+    pub secrets: AgentSecrets,
+}
+
+/// An agent's secrets by name. Never printed.
+#[derive(Clone, Default)]
+pub struct AgentSecrets(pub Arc<BTreeMap<String, String>>);
+
+impl fmt::Debug for AgentSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AgentSecrets({} values)", self.0.len())
+    }
 }
 
 /// A conversation's working directory, shared by the calls of a turn.
 #[derive(Clone, Debug)]
-pub struct WorkingDirectory(Arc<Mutex<PathBuf>>);
+pub struct WorkingDirectory(Arc<Mutex<Whereabouts>>);
+
+#[derive(Debug)]
+struct Whereabouts {
+    path: PathBuf,
+    /// The directory that was found missing, until somebody was told.
+    lost: Option<PathBuf>,
+}
 
 impl WorkingDirectory {
     /// Starts at `path`, absolute.
     pub fn new(path: PathBuf) -> Self {
-        Self(Arc::new(Mutex::new(path)))
+        Self(Arc::new(Mutex::new(Whereabouts { path, lost: None })))
     }
 
     /// The directory now.
     pub fn get(&self) -> PathBuf {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock().path.clone()
     }
 
     /// Moves to `path`, absolute.
     pub fn set(&self, path: &Path) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = path.to_path_buf();
+        self.lock().path = path.to_path_buf();
     }
+
+    /// The directory now, or, when it is gone, the first of `fallbacks` that is
+    /// there: the conversation stays there, and [`Self::take_lost`] tells once
+    /// which was lost (04 §5.1).
+    pub async fn usable(&self, fallbacks: &[PathBuf]) -> PathBuf {
+        let path = self.get();
+        if is_directory(&path).await {
+            return path;
+        }
+        let mut found = PathBuf::from("/");
+        for fallback in fallbacks {
+            if is_directory(fallback).await {
+                found.clone_from(fallback);
+                break;
+            }
+        }
+        *self.lock() = Whereabouts {
+            path: found.clone(),
+            lost: Some(path),
+        };
+        found
+    }
+
+    /// The directory that was lost, the first time after it was.
+    pub fn take_lost(&self) -> Option<PathBuf> {
+        self.lock().lost.take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Whereabouts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn is_directory(path: &Path) -> bool {
+    path.is_absolute()
+        && tokio::fs::metadata(path)
+            .await
+            .is_ok_and(|found| found.is_dir())
 }
 
 /// How a call ended.
@@ -185,6 +249,17 @@ impl ToolOutcome {
     /// A failure in plain text.
     pub fn error(text: impl Into<String>) -> Self {
         Self::with(ToolReturn::Text(text.into()), Status::Error)
+    }
+
+    /// What the model reads of a call that was aborted, to the letter (04 §4.3).
+    pub fn interrupted() -> Self {
+        Self::error("Interrupted by user")
+    }
+
+    /// One text part, as Bash answers.
+    pub fn part(text: impl Into<String>, status: Status) -> Self {
+        let part = json!({"type": "text", "text": text.into()});
+        Self::with(ToolReturn::Parts(vec![part]), status)
     }
 
     /// A result without line arrays.
