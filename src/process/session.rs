@@ -110,7 +110,10 @@ enum Request {
     Resize(WindowSize),
     Interrupt,
     Stop,
-    Detach(oneshot::Sender<io::Result<()>>),
+    Detach {
+        spill: bool,
+        reply: oneshot::Sender<io::Result<()>>,
+    },
     Listen(Option<Live>),
 }
 
@@ -120,12 +123,18 @@ pub struct Session {
     requests: mpsc::UnboundedSender<Request>,
     state: watch::Receiver<Option<Finished>>,
     group: Group,
+    terminal: bool,
 }
 
 impl Session {
     /// The group of its processes.
     pub fn group(&self) -> Group {
         self.group
+    }
+
+    /// Whether it has a terminal to type into.
+    pub fn has_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// How it ended, if it did.
@@ -181,14 +190,15 @@ impl Session {
         let _ = self.requests.send(Request::Stop);
     }
 
-    /// Lets it run on in the background: the transcript goes to disk, nobody
-    /// listens any more, and no file for a long result is kept.
+    /// Lets it run on in the background: the transcript goes to disk and nobody
+    /// listens any more. Without `spill`, output that memory does not keep is
+    /// from now on in the transcript alone.
     ///
     /// # Errors
     /// The transcript cannot be written.
-    pub async fn detach(&self) -> io::Result<()> {
+    pub async fn detach(&self, spill: bool) -> io::Result<()> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.requests.send(Request::Detach(reply));
+        let _ = self.requests.send(Request::Detach { spill, reply });
         answer
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
@@ -213,6 +223,7 @@ pub(super) fn open(
         requests,
         state: ended,
         group: spawned.group,
+        terminal: matches!(spawned.output, Output::Terminal(_)),
     };
     let now = Instant::now();
     let (stdout, stderr, terminal) = match spawned.output {
@@ -486,10 +497,12 @@ impl Owner {
             }
             Request::Interrupt => self.signal(Signal::INT),
             Request::Stop => self.end(Cause::Asked),
-            Request::Detach(reply) => {
+            Request::Detach { spill, reply } => {
                 self.plan.live = None;
-                for capture in &mut self.captures {
-                    capture.stop_spilling().await;
+                if !spill {
+                    for capture in &mut self.captures {
+                        capture.stop_spilling().await;
+                    }
                 }
                 let begun = match &mut self.plan.log {
                     Some(log) => log.begin().await,
