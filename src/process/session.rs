@@ -525,12 +525,6 @@ impl Owner {
 
     fn signal(&self, signal: Signal) {
         self.group.signal(signal);
-        // A job of an interactive shell has a group of its own.
-        if let Some(job) = self.terminal.as_ref().and_then(Master::foreground)
-            && job.as_raw_nonzero().get() != self.group.id()
-        {
-            let _ = rustix::process::kill_process_group(job, signal);
-        }
     }
 
     /// Closes the books: nothing that comes later belongs to the result.

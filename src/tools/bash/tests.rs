@@ -176,7 +176,7 @@ async fn sixty_four_mebibytes_stay_bounded_on_disk_and_are_counted_in_full() {
 #[tokio::test]
 async fn a_slow_command_goes_on_in_the_background_and_notifies_once() {
     let mut bench = Bench::new();
-    let begun = json!({"command": "echo early; sleep 0.5; echo late; echo e >&2", "description": "Slow <one>"});
+    let begun = json!({"command": "echo early; sleep 0.5; echo late; sleep 0.1; echo e >&2", "description": "Slow <one>"});
     let outcome = bench.run(&hasty(), args(begun)).await;
     let text = text_of(&outcome);
     assert!(
@@ -290,6 +290,24 @@ async fn secrets_reach_the_command_and_show_nowhere() {
         seen.contains("TOKEN=<REDACTED>") && !seen.contains("hunter2"),
         "{seen}"
     );
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_kernel_takes_children_before_the_listener() {
+    let bench = Bench::new();
+    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let outcome = bash(
+        &bench,
+        json!({"command": "sleep 0.1; cat /proc/$$/oom_score_adj"}),
+    )
+    .await;
+    let child: i32 = text_of(&outcome).trim().parse().unwrap();
+    assert_eq!(child, own.max(500));
 }
 
 #[tokio::test]

@@ -130,6 +130,32 @@ async fn input_far_beyond_the_terminals_buffer_does_not_block_the_output() {
 }
 
 #[tokio::test]
+async fn stopping_a_terminal_ends_the_jobs_of_its_shell() {
+    let bench = Bench::new();
+    let cmd = "set -m; sleep 61 & echo $!; wait";
+    let report = exec(
+        &bench,
+        json!({"cmd": cmd, "tty": true, "yield_time_ms": 300}),
+    )
+    .await;
+    let job: u32 = output(&report).trim().parse().unwrap();
+    let task = bench
+        .context
+        .processes
+        .find(&bench.context.scope, "1")
+        .unwrap();
+    let group = std::fs::read_to_string(format!("/proc/{job}/stat")).unwrap();
+    assert!(!group.contains(&format!(
+        " {} {} ",
+        task.session().group().id(),
+        task.session().group().id()
+    )));
+    bench.context.processes.shutdown().await;
+    let state = std::fs::read_to_string(format!("/proc/{job}/stat")).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "{state}");
+}
+
+#[tokio::test]
 async fn pipe_sessions_take_no_input_but_an_interrupt() {
     let bench = Bench::new();
     let cmd = "trap 'echo caught; exit 9' INT; while :; do sleep 0.05; done";
