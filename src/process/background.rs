@@ -16,11 +16,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::capture::{Cut, OutputFile};
+use super::capture::Cut;
 use super::environment::BaseEnvironment;
 use super::excerpt::KEPT_CHARS;
 use super::group::Groups;
 use super::notification::{self, Notification};
+use super::output_file::OutputFile;
 use super::session::{self, Finished, Plan, Session};
 use super::shell::Shells;
 use super::spawn::{self, Launch, SpawnError, Spawned};

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::events::Injected;
+use crate::process::output_file::FILE_LIMIT;
 use crate::tools::tests::{Bench, args, text_of};
 use crate::tools::tool::Progress;
 use crate::tools::{AgentSecrets, ToolReturn};
@@ -170,7 +171,14 @@ async fn sixty_four_mebibytes_stay_bounded_on_disk_and_are_counted_in_full() {
         .unwrap()
         .trim_end_matches(']');
     let length = std::fs::metadata(file).unwrap().len();
-    assert!((capture::FILE_LIMIT..capture::FILE_LIMIT + 100).contains(&length));
+    assert!((FILE_LIMIT..FILE_LIMIT + 100).contains(&length));
+    bench.context.processes.shutdown().await;
+    let scratch = bench.dir.path().join("scratch");
+    assert_eq!(
+        std::fs::read_dir(scratch).unwrap().count(),
+        0,
+        "the transcript goes with the command"
+    );
 }
 
 #[tokio::test]
