@@ -16,14 +16,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::capture::{Cut, OutputFile};
+use super::capture::Cut;
 use super::environment::BaseEnvironment;
 use super::excerpt::KEPT_CHARS;
 use super::group::Groups;
 use super::notification::{self, Notification};
+use super::output_file::OutputFile;
 use super::session::{self, Finished, Plan, Session};
 use super::shell::Shells;
-use super::spawn::{self, Launch, SpawnError};
+use super::spawn::{self, Launch, SpawnError, Spawned};
 use crate::events::{ConversationHandle, Injected};
 use crate::protocol::Scope;
 
@@ -242,15 +243,23 @@ impl Processes {
         self.launch(launch, plan, None)
     }
 
+    /// Starts a process whose raw output belongs to the caller, as that of a
+    /// terminal does. Here it is only remembered, so that [`Self::shutdown`] ends it.
+    pub fn spawn(&self, launch: &Launch) -> Result<Spawned, StartError> {
+        if self.0.shutdown.is_cancelled() {
+            return Err(StartError::GoingDown);
+        }
+        let spawned = spawn::spawn(launch, self.0.own_session)?;
+        self.0.groups.add(spawned.group);
+        Ok(spawned)
+    }
+
     fn launch(
         &self,
         mut launch: Launch,
         plan: Plan,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Session, StartError> {
-        if self.0.shutdown.is_cancelled() {
-            return Err(StartError::GoingDown);
-        }
         if let Some(slice) = &self.0.slice {
             let prefix = [
                 "systemd-run",
@@ -266,8 +275,7 @@ impl Processes {
                 .map(Into::into);
             launch.argv = wrapped.chain(std::mem::take(&mut launch.argv)).collect();
         }
-        let spawned = spawn::spawn(&launch, self.0.own_session)?;
-        self.0.groups.add(spawned.group);
+        let spawned = self.spawn(&launch)?;
         let (session, work) = session::open(spawned, plan, permit, self.0.shutdown.clone());
         self.0.tracker.spawn(work);
         Ok(session)

@@ -1,127 +1,17 @@
-//! What becomes of a child's output: an [`Excerpt`] in memory, the whole in
-//! files, and the text that a model gets of it (04 §5.4, §6.4).
+//! What becomes of a child's output: an [`Excerpt`] in memory, the whole in a
+//! file when memory does not hold it, and the text that a model gets of it
+//! (04 §5.4).
 //!
-//! Invariant: a file of output never grows past [`FILE_LIMIT`]; what is beyond
-//! is dropped with one note, while totals go on counting.
+//! Invariant: a file that a notice names holds the whole text, up to the limit
+//! of [`super::output_file`]; totals count everything.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tokio::fs::{DirBuilder, File, OpenOptions};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 
 use super::excerpt::{Excerpt, KEPT_CHARS};
-
-/// Bytes in one file of output (00 §6).
-pub const FILE_LIMIT: u64 = 64 * 1024 * 1024;
-
-/// What stands in a file where output was dropped.
-const LIMIT_NOTE: &str = "\n[output limit of 64 MiB reached; the rest was dropped]\n";
-
-/// Bytes that wait in memory before the file is really made.
-const PENDING_LIMIT: usize = 64 * 1024;
-
-/// A file of output: private, bounded, and on disk only once it is needed.
-#[derive(Debug)]
-pub struct OutputFile {
-    path: PathBuf,
-    file: Option<File>,
-    pending: String,
-    written: u64,
-    limit: u64,
-}
-
-impl OutputFile {
-    /// A file at `path`; nothing is on disk before [`Self::begin`] or 64 KiB.
-    pub fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            file: None,
-            pending: String::new(),
-            written: 0,
-            limit: FILE_LIMIT,
-        }
-    }
-
-    /// Where it is, or will be.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Makes the file (mode 0600, missing directories 0700) and writes what waits.
-    pub async fn begin(&mut self) -> io::Result<()> {
-        if self.file.is_some() {
-            return Ok(());
-        }
-        if let Some(directory) = self.path.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)
-                .await?;
-        }
-        // A file of an earlier process may bear the same name; never follow a link put there.
-        match tokio::fs::remove_file(&self.path).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.path)
-            .await?;
-        let file = self.file.insert(file);
-        let pending = std::mem::take(&mut self.pending);
-        file.write_all(pending.as_bytes()).await?;
-        file.flush().await
-    }
-
-    /// Adds output; beyond the limit it is dropped with one note.
-    pub async fn append(&mut self, text: &str) -> io::Result<()> {
-        if self.written >= self.limit {
-            return Ok(());
-        }
-        let room = usize::try_from(self.limit - self.written).unwrap_or(usize::MAX);
-        if text.len() <= room {
-            self.written += text.len() as u64;
-            return self.put(text).await;
-        }
-        self.written = self.limit;
-        self.put(&text[..text.floor_char_boundary(room)]).await?;
-        self.put(LIMIT_NOTE).await
-    }
-
-    /// Adds a closing line, beyond the limit too.
-    pub async fn close_with(&mut self, text: &str) -> io::Result<()> {
-        self.put(text).await
-    }
-
-    async fn put(&mut self, text: &str) -> io::Result<()> {
-        match &mut self.file {
-            Some(file) => {
-                file.write_all(text.as_bytes()).await?;
-                file.flush().await
-            }
-            None => {
-                self.pending.push_str(text);
-                if self.pending.len() > PENDING_LIMIT {
-                    self.begin().await?;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Takes it from disk again, if it got there. Whether that works changes
-    /// nothing for the command it belongs to.
-    pub async fn remove(self) {
-        if self.file.is_some() {
-            let _ = tokio::fs::remove_file(&self.path).await;
-        }
-    }
-}
+use super::output_file::OutputFile;
 
 /// Where the whole text of a truncated result goes (04 §5.4).
 #[derive(Clone, Debug)]
@@ -289,11 +179,14 @@ async fn join_files(mut out: Capture, mut err: Capture) -> Option<PathBuf> {
         out.discard().await;
         return Some(err.keep().await?.path().to_path_buf());
     }
-    let mut file = out.keep().await?;
+    let Some(mut file) = out.keep().await else {
+        err.discard().await;
+        return None;
+    };
     if !err.excerpt.is_empty() {
         file.append("\n").await.ok()?;
         let appended = match (&err.spill, err.excerpt.whole()) {
-            (Some(spill), _) => copy(spill, &mut file).await,
+            (Some(spill), _) => spill.copy_to(&mut file).await,
             (None, Some(whole)) => file.append(whole).await,
             (None, None) => Err(io::Error::other("the end of the output was not kept")),
         };
@@ -304,22 +197,6 @@ async fn join_files(mut out: Capture, mut err: Capture) -> Option<PathBuf> {
         }
     }
     Some(file.path().to_path_buf())
-}
-
-async fn copy(from: &OutputFile, to: &mut OutputFile) -> io::Result<()> {
-    if from.file.is_none() {
-        return to.append(&from.pending).await;
-    }
-    let mut reader = File::open(&from.path).await?;
-    let mut decoder = super::decode::Utf8Decoder::default();
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        let count = reader.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(());
-        }
-        to.append(&decoder.push(&buffer[..count])).await?;
-    }
 }
 
 /// The text of 04 §5.4 for something too long: what is shown, then the notice.
@@ -467,21 +344,6 @@ mod tests {
                 .text
                 .ends_with("\n\n[Output truncated: showing 30,000 of 31,000 characters.]")
         );
-    }
-
-    #[tokio::test]
-    async fn a_file_stops_at_its_limit_with_one_note_and_still_gets_its_last_line() {
-        let home = tempfile::tempdir().unwrap();
-        let mut file = OutputFile::new(home.path().join("deep/x.log"));
-        file.limit = 10;
-        for _ in 0..3 {
-            file.append("12345é").await.unwrap();
-        }
-        file.close_with("[exit code: 0]\n").await.unwrap();
-        assert!(!file.path().exists());
-        file.begin().await.unwrap();
-        let text = std::fs::read_to_string(file.path()).unwrap();
-        assert_eq!(text, format!("12345é123{LIMIT_NOTE}[exit code: 0]\n"));
     }
 
     #[test]

@@ -225,7 +225,13 @@ mod tests {
         );
         let scope = Scope::new(Some("agent-1"), None);
         let secrets = BTreeMap::from([("TOKEN".to_owned(), "t".to_owned())]);
-        base.for_child(&scope, Path::new("/work"), Some("user-1"), facts, &secrets)
+        base.for_child(
+            &scope,
+            Path::new("/srv/project"),
+            Some("user-1"),
+            facts,
+            &secrets,
+        )
     }
 
     fn get<'a>(vars: &'a Variables, name: &str) -> Option<&'a str> {
@@ -250,7 +256,7 @@ mod tests {
             &facts,
         );
         for (name, value) in [
-            ("USER_CWD", "/work"),
+            ("USER_CWD", "/srv/project"),
             ("AGENT_ID", "agent-1"),
             ("LETTA_AGENT_ID", "agent-1"),
             ("AGENT_NAME", "Ada"),

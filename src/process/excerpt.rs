@@ -20,6 +20,7 @@ pub struct Excerpt {
     tail: String,
     tail_chars: usize,
     total: u64,
+    bytes: u64,
     lines: u64,
     line_open: bool,
 }
@@ -29,6 +30,7 @@ impl Excerpt {
     pub fn push(&mut self, text: &str) {
         let chars = text.chars().count();
         self.total += chars as u64;
+        self.bytes += text.len() as u64;
         self.count_lines(text);
         let room = KEPT_CHARS - self.head_chars;
         let (head, rest) = text.split_at(byte_of_char(text, room));
@@ -63,6 +65,11 @@ impl Excerpt {
     /// All characters that were pushed.
     pub fn total_chars(&self) -> u64 {
         self.total
+    }
+
+    /// All bytes that were pushed.
+    pub fn total_bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// All lines that were pushed; empty ones do not count.
@@ -122,9 +129,11 @@ impl Excerpt {
         let mut joined = self.clone();
         joined.push(separator);
         let total = joined.total + other.total;
+        let bytes = joined.bytes + other.bytes;
         joined.push(&other.head);
         joined.push(&other.tail);
         joined.total = total;
+        joined.bytes = bytes;
         joined
     }
 }
@@ -188,6 +197,7 @@ mod tests {
             for (excerpt, text) in [(one, all.clone()), (joined, all + separator + &other)] {
                 let chars: Vec<char> = text.chars().collect();
                 prop_assert_eq!(excerpt.total_chars(), chars.len() as u64);
+                prop_assert_eq!(excerpt.total_bytes(), text.len() as u64);
                 prop_assert_eq!(excerpt.whole().is_some(), chars.len() <= KEPT_CHARS);
                 let lines = text.split('\n').filter(|line| !line.is_empty()).count();
                 if excerpt.whole().is_some() {

@@ -1,7 +1,7 @@
-//! Process groups: what a child and all it starts is signalled by, and the
-//! list of groups that must not outlive this process (04 §6.3, §6.6).
+//! Process groups and sessions: what a child and all it starts is signalled
+//! by, and the list of those that must not outlive this process (04 §6.3, §6.6).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -10,43 +10,81 @@ use tokio::time::Instant;
 /// How often a dying group is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A process group that a child of ours leads.
+/// What a child of ours leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Group(Pid);
+pub struct Group {
+    leader: Pid,
+    /// Whether it leads a session too. A shell on a terminal gives each of its
+    /// jobs a group; the session holds them all.
+    session: bool,
+}
 
 impl Group {
-    /// The group led by the process `pid`.
-    pub fn of(pid: u32) -> Option<Self> {
-        Pid::from_raw(i32::try_from(pid).ok()?).map(Self)
+    /// The group led by the process `pid`; `session` when it leads one as well.
+    pub fn of(pid: u32, session: bool) -> Option<Self> {
+        let leader = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        Some(Self { leader, session })
     }
 
     /// Its number.
     pub fn id(self) -> i32 {
-        self.0.as_raw_nonzero().get()
+        self.leader.as_raw_nonzero().get()
     }
 
-    /// Signals every member. A group without members is what one wants in the end.
+    /// Signals every member. That it has none left is what one wants in the end.
     pub fn signal(self, signal: Signal) {
-        let _ = rustix::process::kill_process_group(self.0, signal);
+        let _ = rustix::process::kill_process_group(self.leader, signal);
+        if self.session {
+            for (pid, group) in session_members(self.id()) {
+                if group != self.id()
+                    && let Some(pid) = Pid::from_raw(pid)
+                {
+                    let _ = rustix::process::kill_process(pid, signal);
+                }
+            }
+        }
     }
 
-    /// Whether it still has members; an unreaped one counts.
+    /// Whether it still has members; of a mere group an unreaped one counts.
     pub fn is_populated(self) -> bool {
-        rustix::process::test_kill_process_group(self.0) != Err(rustix::io::Errno::SRCH)
+        let gone = Err(rustix::io::Errno::SRCH);
+        rustix::process::test_kill_process_group(self.leader) != gone
+            || self.session && !session_members(self.id()).is_empty()
     }
 }
 
-/// Lets the kernel take `pid` before the listener when memory runs out. Where
-/// that cannot be said (not Linux, no `/proc`) nothing is lost.
-pub fn prefer_to_kill(pid: u32) {
-    #[cfg(target_os = "linux")]
-    {
-        const SCORE: &[u8] = b"500";
-        // One write into the kernel's memory: it does not wait for a disk.
-        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), SCORE);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = pid;
+/// The living processes of a session, each with its group. Reads the kernel's
+/// memory, no disk; empty where there is no `/proc`.
+fn session_members(session: i32) -> Vec<(i32, i32)> {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    processes
+        .flatten()
+        .filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // pid (name) state parent group session …; the name may hold anything.
+            let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+            let (state, _parent) = (fields.next()?, fields.next()?);
+            let group = fields.next()?.parse().ok()?;
+            let its_session: i32 = fields.next()?.parse().ok()?;
+            (its_session == session && state != "Z").then_some((pid, group))
+        })
+        .collect()
+}
+
+/// Lets the kernel take `group` before the listener when memory runs out.
+/// Where that cannot be said (not Linux, no `/proc`) nothing is lost.
+pub fn prefer_to_kill(group: Group) {
+    /// What children get, unless this process itself stands higher.
+    const SCORE: i32 = 500;
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+        own.trim().parse().unwrap_or(0).max(SCORE).to_string()
+    });
+    // One write into the kernel's memory: it does not wait for a disk.
+    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", group.id()), &*TEXT);
 }
 
 /// The groups that were started and may still have members, whether or not
@@ -67,8 +105,7 @@ impl Groups {
 
     /// Ends them all: SIGTERM, up to `grace`, SIGKILL.
     pub async fn end(&self, grace: Duration) {
-        let groups = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut alive = groups;
+        let mut alive = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         alive.retain(|group| group.is_populated());
         for group in &alive {
             group.signal(Signal::TERM);
@@ -81,5 +118,22 @@ impl Groups {
         for group in alive {
             group.signal(Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_members_of_a_session_are_found_with_their_groups() {
+        let own = rustix::process::getsid(None)
+            .unwrap()
+            .as_raw_nonzero()
+            .get();
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let group = rustix::process::getpgrp().as_raw_nonzero().get();
+        assert!(session_members(own).contains(&(me, group)));
+        assert!(session_members(i32::MAX).is_empty());
     }
 }

@@ -12,6 +12,7 @@ pub mod environment;
 pub mod excerpt;
 pub mod group;
 pub mod notification;
+pub mod output_file;
 pub mod pty;
 pub mod scrub;
 pub mod session;

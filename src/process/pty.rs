@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Pid;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use tokio::io::unix::AsyncFd;
@@ -97,10 +96,5 @@ impl Master {
             ws_ypixel: 0,
         };
         Ok(rustix::termios::tcsetwinsize(self.0.get_ref(), size)?)
-    }
-
-    /// The group that has the terminal: a job of an interactive shell is not in the shell's own.
-    pub fn foreground(&self) -> Option<Pid> {
-        rustix::termios::tcgetpgrp(self.0.get_ref()).ok()
     }
 }

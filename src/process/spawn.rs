@@ -101,9 +101,9 @@ pub fn spawn(launch: &Launch, own_session: bool) -> Result<Spawned, SpawnError> 
     drop(command);
     let group = child
         .id()
-        .and_then(Group::of)
+        .and_then(|pid| Group::of(pid, own_session || launch.terminal.is_some()))
         .ok_or_else(|| io::Error::other("the process ended before it had an id"))?;
-    group::prefer_to_kill(group.id().unsigned_abs());
+    group::prefer_to_kill(group);
     let output = match (master, child.stdout.take(), child.stderr.take()) {
         (Some(master), ..) => Output::Terminal(master),
         (None, Some(stdout), Some(stderr)) => Output::Pipes(stdout, stderr),

@@ -192,7 +192,7 @@ fn start(
 
 /// Lets the command run on; a notification will tell its end.
 async fn background(context: &ToolContext, task: &Arc<Task>) -> Result<(), ToolOutcome> {
-    if let Err(error) = task.session().detach().await {
+    if let Err(error) = task.session().detach(false).await {
         task.session().stop();
         context.processes.remove(task);
         let text = format!(

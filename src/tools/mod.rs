@@ -5,37 +5,44 @@
 //! them, checks calls with [`arguments::check`] and runs the approved ones
 //! with [`TurnTools::run_batch`].
 
-pub mod args;
+use std::sync::Arc;
+
 pub mod arguments;
 pub mod bash;
 pub mod batch;
-pub mod disk;
-pub mod edit;
+pub mod exec_command;
+mod exec_session;
 pub mod external;
-pub mod image;
 pub mod lenient;
 pub mod live;
-pub mod multi_edit;
-mod offload;
-pub mod overflow;
-pub mod paths;
-pub mod read;
 pub mod registry;
-pub mod replace;
 pub mod result;
-pub mod set_working_directory;
+pub mod shell_command;
 mod shell_run;
-pub mod text;
+pub mod task_stop;
 pub mod tool;
 pub mod toolset;
-#[cfg(test)]
-mod trial;
-pub mod write;
+pub mod write_stdin;
 
 pub use registry::{Toolbox, TurnTools};
 pub use tool::{
     AgentSecrets, Lane, Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome, ToolReturn,
 };
+
+/// The tools that run commands.
+pub fn command_tools() -> Vec<Arc<dyn Tool>> {
+    let mut tools: Vec<Arc<dyn Tool>> = vec![
+        Arc::new(bash::Bash::default()),
+        Arc::new(exec_command::ExecCommand),
+        Arc::new(write_stdin::WriteStdin),
+        Arc::new(task_stop::TaskStop::by_task_id()),
+        Arc::new(task_stop::TaskStop::by_shell_id()),
+    ];
+    for tool in shell_command::ShellCommand::all() {
+        tools.push(Arc::new(tool));
+    }
+    tools
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,170 @@
+//! exec_command: starts a command as a session and reports what it printed
+//! within a moment (04 §7.12).
+
+use std::ffi::OsStr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::exec_session::{self, Waited};
+use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
+use super::{arguments, lenient, shell_run};
+use crate::process::pty::WindowSize;
+use crate::process::{About, Kind, Launch, Plan, StartError, Task};
+
+const DEFAULT_YIELD_MS: f64 = 10_000.0;
+const YIELD_MS: std::ops::RangeInclusive<u64> = 250..=30_000;
+
+static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": {
+            "cmd": {"type": "string", "description": "The command to run."},
+            "description": {
+                "type": "string",
+                "description": "What the command does, in five to ten words. The user sees it as the label of this call."
+            },
+            "workdir": {
+                "type": "string",
+                "description": "Where to run it, absolute or relative to the conversation's working directory, which is the default."
+            },
+            "shell": {"type": "string", "description": "Another shell than the user's."},
+            "login": {"type": "boolean", "description": "Whether the shell is a login shell (-l); true if not given."},
+            "tty": {
+                "type": "boolean",
+                "description": "Give the command a terminal and keep its input open for write_stdin; false if not given."
+            },
+            "yield_time_ms": {
+                "type": "number",
+                "description": "Milliseconds to wait for output before the call returns: 250 to 30000, 10000 if not given."
+            },
+            "max_output_tokens": {
+                "type": "number",
+                "description": "How much output to return, 10000 tokens if not given; more is cut in the middle."
+            }
+        },
+        "required": ["cmd", "description"],
+        "additionalProperties": false
+    })
+});
+
+/// The tool.
+#[derive(Debug, Default)]
+pub struct ExecCommand;
+
+impl Tool for ExecCommand {
+    fn name(&self) -> &'static str {
+        "exec_command"
+    }
+
+    fn description(&self) -> &str {
+        include_str!("exec_command.md")
+    }
+
+    fn parameters(&self) -> &Value {
+        &PARAMETERS
+    }
+
+    fn run<'a>(&'a self, call: &'a ToolCall, context: &'a ToolContext) -> ToolFuture<'a> {
+        Box::pin(execute(call, context))
+    }
+}
+
+async fn execute(call: &ToolCall, context: &ToolContext) -> ToolOutcome {
+    let command = match call.args.get("cmd") {
+        None => return arguments::wrong("exec_command", "cmd", "a string", &call.args),
+        Some(value) => value.as_str().unwrap_or_default(),
+    };
+    if command.trim().is_empty() {
+        return ToolOutcome::error("cmd must be a non-empty string");
+    }
+    let begun = Instant::now();
+    let task = match start(call, context, command).await {
+        Ok(task) => task,
+        Err(error) => return ToolOutcome::error(error.to_string()),
+    };
+    let asked = lenient::number(&call.args, "yield_time_ms").unwrap_or(DEFAULT_YIELD_MS);
+    let patience =
+        Duration::from_millis(lenient::millis(asked, *YIELD_MS.start(), *YIELD_MS.end()));
+    // Never closed; held until it is clear who tells of the end.
+    let _turn = task.reader().acquire().await;
+    let Waited::Report(mut outcome) =
+        exec_session::wait(call, context, &task, begun, patience).await
+    else {
+        task.session().stop();
+        context.processes.remove(&task);
+        let (mut out, _) = task.session().take().await;
+        out.discard().await;
+        return ToolOutcome::interrupted();
+    };
+    if context.processes.find(&context.scope, task.id()).is_some() {
+        outcome = go_on(context, &task, outcome).await;
+    }
+    outcome
+}
+
+async fn start(
+    call: &ToolCall,
+    context: &ToolContext,
+    command: &str,
+) -> Result<Arc<Task>, StartError> {
+    let workdir = lenient::text(&call.args, "workdir");
+    let mut setting = shell_run::prepare(context, "exec_command", command, workdir).await;
+    let login = lenient::flag(&call.args, "login").unwrap_or(true);
+    let shells = context.processes.shells();
+    let argv = match lenient::text(&call.args, "shell").filter(|shell| !shell.trim().is_empty()) {
+        Some(shell) => shells.in_shell(OsStr::new(shell.trim()), command, login),
+        None => shells.command_line(command, login),
+    };
+    let terminal = lenient::flag(&call.args, "tty")
+        .unwrap_or(false)
+        .then(WindowSize::default);
+    if terminal.is_some() {
+        setting
+            .env
+            .entry("COLORTERM".into())
+            .or_insert_with(|| "truecolor".into());
+    }
+    let about = About {
+        kind: Kind::Exec,
+        command: command.to_owned(),
+        description: lenient::text(&call.args, "description").map(str::to_owned),
+        scope: context.scope.clone(),
+    };
+    let launch = Launch {
+        argv,
+        cwd: setting.cwd,
+        env: setting.env,
+        terminal,
+    };
+    let plan = Plan {
+        interleaved: true,
+        redactions: setting.redactions,
+        spill: setting.spill,
+        ..Plan::default()
+    };
+    context.processes.register(about, launch, plan)
+}
+
+/// Lets the session outlive the call; a notification will tell its end.
+async fn go_on(context: &ToolContext, task: &Arc<Task>, outcome: ToolOutcome) -> ToolOutcome {
+    if let Err(error) = task.session().detach(true).await {
+        task.session().stop();
+        context.processes.remove(task);
+        return ToolOutcome::error(format!(
+            "The output file {} cannot be written ({error}); the command was stopped.",
+            task.log().display()
+        ));
+    }
+    let acting_user = context.acting_user_id.as_deref().map(str::to_owned);
+    context
+        .processes
+        .announce(Arc::clone(task), context.conversation.clone(), acting_user);
+    outcome
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! After a shutdown nothing of any child is left: no process, no descriptor.
+//! A binary of its own, so that descriptors of other tests do not count.
+
+use std::path::Path;
+
+use letta::process::pty::WindowSize;
+use letta::process::{About, BaseEnvironment, Kind, Launch, Plan, Processes};
+use letta::protocol::Scope;
+
+fn open_descriptors() -> std::io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/fd")?.count())
+}
+
+fn living_in_group(group: i32) -> std::io::Result<bool> {
+    let living = std::fs::read_dir("/proc")?.flatten().any(|entry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        fields.len() > 2 && fields[0] != "Z" && fields[2] == group.to_string()
+    });
+    Ok(living)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn thirty_two_tasks_and_their_children_are_gone_after_shutdown() {
+    let dir = tempfile::tempdir().unwrap();
+    let vars = [("LETTA_SCRATCHPAD".into(), dir.path().into())].into();
+    let processes = Processes::new(BaseEnvironment::new(
+        vars,
+        Path::new("/opt/letta"),
+        None,
+        None,
+    ));
+    let scope = Scope::new(Some("agent-1"), None);
+    // The first child opens what the runtime keeps for all of them.
+    let launch = |script: &str, terminal| Launch {
+        argv: ["/bin/sh", "-c", script].map(Into::into).to_vec(),
+        cwd: dir.path().to_path_buf(),
+        env: processes.base().variables().clone(),
+        terminal,
+    };
+    let first = processes
+        .start(launch("exit 0", None), Plan::default())
+        .unwrap();
+    first.finished().await;
+    drop(first);
+    let before = open_descriptors().unwrap();
+
+    let mut groups = Vec::new();
+    for number in 0..32 {
+        let about = About {
+            kind: Kind::Exec,
+            command: "test".into(),
+            description: None,
+            scope: scope.clone(),
+        };
+        // Half on terminals; every other ignores the polite request.
+        let terminal = (number % 4 < 2).then(WindowSize::default);
+        let script = if number % 2 == 0 {
+            "trap '' TERM; sleep 60 & sleep 60"
+        } else {
+            "sleep 60 & sleep 60"
+        };
+        let task = processes
+            .register(about, launch(script, terminal), Plan::default())
+            .unwrap();
+        task.session().detach(true).await.unwrap();
+        groups.push(task.session().group().id());
+    }
+    assert!(open_descriptors().unwrap() > before);
+    processes.shutdown().await;
+    for group in groups {
+        assert!(!living_in_group(group).unwrap(), "group {group} lives on");
+    }
+    assert_eq!(open_descriptors().unwrap(), before);
+}
