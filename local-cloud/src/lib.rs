@@ -29,6 +29,7 @@ pub mod model;
 mod net;
 mod oauth;
 mod options;
+mod origin;
 mod page;
 mod record;
 mod relay;

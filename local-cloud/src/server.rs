@@ -34,7 +34,7 @@ use crate::record::Recorded;
 use crate::relay::{self, Relay};
 use crate::sync::lock;
 use crate::upstream::{self, Upstream};
-use crate::{lab, page, reply};
+use crate::{lab, origin, page, reply};
 
 /// Largest request body that is read.
 const BODY_LIMIT: usize = 256 << 20;
@@ -197,13 +197,16 @@ impl Cloud {
         WaitError::new(what, within, seen)
     }
 
-    fn authorized(&self, headers: &HeaderMap) -> bool {
+    /// Whether a request carries the key, in its header or as this `token`.
+    fn authorized(&self, headers: &HeaderMap, token: Option<&str>) -> bool {
         let key = lock(&self.api_key).clone();
         let Some(key) = key else { return true };
         let given = headers
             .get("authorization")
             .and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.strip_prefix("Bearer "));
+        let given = given
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .or(token);
         given.is_some_and(|given| given == key || self.oauth.issued(given))
     }
 }
@@ -216,6 +219,9 @@ async fn entry(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
+    if !origin::is_own(&parts.headers, cloud.options.bind) {
+        return reply::detail(403, "Pages of other sites may not talk to this server");
+    }
     let body = match to_bytes(body, BODY_LIMIT).await {
         Ok(body) => body,
         Err(_) => return reply::detail(413, "The request body could not be read"),
@@ -249,7 +255,10 @@ async fn entry(
         return oauth::dispatch(&cloud, &peer, &recorded).await;
     }
     let is_client_socket = relay::is_client_socket(&path);
-    if !is_client_socket && !cloud.authorized(&parts.headers) {
+    let query = reply::query(&parts.uri);
+    // Browsers cannot put a header on a WebSocket.
+    let token = reply::get(&query, "token").filter(|_| is_client_socket);
+    if !cloud.authorized(&parts.headers, token) {
         let body = json!({"detail": "Unauthorized", "message": "Unauthorized"});
         return reply::json(StatusCode::UNAUTHORIZED, &body);
     }
@@ -260,7 +269,7 @@ async fn entry(
         ("GET", DEVICE_PATH) => return control::upgrade(cloud, peer, parts, recorded).await,
         _ if is_client_socket => return relay::upgrade(cloud, parts).await,
         ("GET", path) if path.starts_with("/v1/environments") => {
-            return relay::environments(&cloud, path, &reply::query(&parts.uri));
+            return relay::environments(&cloud, path, &query);
         }
         _ => {}
     }
@@ -279,7 +288,7 @@ async fn entry(
     }
     if let Some(upstream) = &cloud.upstream {
         if let Some(agent) = runtime_status_agent(&path) {
-            return agents::runtime_status(&cloud, &agent, &reply::query(&parts.uri));
+            return agents::runtime_status(&cloud, &agent, &query);
         }
         return upstream.forward(&recorded, fault.as_ref()).await;
     }

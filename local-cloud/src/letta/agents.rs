@@ -46,6 +46,14 @@ pub(crate) fn dispatch(
             patch(&mut cloud.store.world(), agent, &json!({"secrets": body}));
             reply::ok(&json!({}))
         }
+        ("PATCH", [agent, "reset-messages"]) => {
+            let mut world = cloud.store.world();
+            if let Some(conversation) = world.conversations.get_mut(&default_key(agent)) {
+                conversation.leave_context();
+            }
+            drop(world);
+            read(cloud, agent, StatusCode::OK)
+        }
         ("GET", [agent, "messages"]) => {
             let conversation = reply::get(query, "conversation_id").unwrap_or("default");
             match cloud.store.resolve(conversation, Some(agent)) {

@@ -49,6 +49,8 @@ pub(crate) struct Conversation {
     pub(crate) order: u64,
     pub(crate) fields: Map<String, Value>,
     pub(crate) message_ids: Vec<String>,
+    /// How many of them have left the context.
+    left: usize,
     pub(crate) pending: Vec<Call>,
     /// Returns of server tools that wait for the approval of the same step.
     pub(crate) held: Vec<Value>,
@@ -65,8 +67,20 @@ pub(crate) struct Conversation {
 impl Conversation {
     /// Message ids in context, oldest first.
     pub(crate) fn in_context(&self) -> &[String] {
-        let start = self.message_ids.len().saturating_sub(CONTEXT_LIMIT);
+        let start = self
+            .message_ids
+            .len()
+            .saturating_sub(CONTEXT_LIMIT)
+            .max(self.left);
         self.message_ids.get(start..).unwrap_or_default()
+    }
+
+    /// Empties the context; nothing waits for an approval any more.
+    pub(crate) fn leave_context(&mut self) {
+        self.left = self.message_ids.len();
+        self.pending.clear();
+        self.held.clear();
+        self.awaiting = None;
     }
 }
 
@@ -145,6 +159,7 @@ impl World {
             order,
             fields,
             message_ids: Vec::new(),
+            left: 0,
             pending: Vec::new(),
             held: Vec::new(),
             plan: Plan::default(),
