@@ -4,6 +4,9 @@
 pub mod args;
 pub mod disk;
 pub mod edit;
+pub mod glob;
+pub mod grep;
+pub mod grep_files;
 pub mod image;
 pub mod multi_edit;
 mod offload;
@@ -11,6 +14,7 @@ pub mod overflow;
 pub mod paths;
 pub mod read;
 pub mod replace;
+pub mod search;
 pub mod set_working_directory;
 pub mod text;
 pub mod tool;
