@@ -1,3 +1,7 @@
 //! The `letta` program: see the library for everything it does.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    letta::cli::main(std::env::args_os().skip(1).collect())
+}

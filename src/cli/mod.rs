@@ -1,6 +1,80 @@
 //! What stands between the operating system and the library: one file per
 //! subcommand, and the few things a service must do for its supervisor.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where people are spoken to")]
+
 pub mod healthcheck;
+mod help;
 pub mod init;
+mod login;
 pub mod notify;
+mod server;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::config::{USAGE_EXIT, strip_backend};
+
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+
+
+
+/// Runs the program; `args` without its name.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let marked = std::env::var_os(init::MARKER).is_some();
+    if init::wanted(&args, marked) {
+        match init::run(&args) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => eprintln!("Warning: {error}; running without an init."),
+        }
+    }
+    let args = match strip_backend(args.into_iter().filter(|arg| arg != init::INIT_FLAG)) {
+        Ok(args) => args,
+        Err(error) => return usage(&error.to_string(), help::TOP),
+    };
+    let mut words = args.into_iter();
+    let command = words.next();
+    let rest: Vec<OsString> = words.collect();
+    match command.as_ref().and_then(|word| word.to_str()) {
+        Some("server" | "remote") => server::main(rest),
+        Some("login") => login::log_in(),
+        Some("logout") => login::log_out(),
+        Some("healthcheck") => check_health(&rest),
+        Some("version" | "--version" | "-V") => {
+            println!("{} (letta {VERSION})", crate::protocol::reply::LETTA_CODE_VERSION);
+            ExitCode::SUCCESS
+        }
+        Some("help" | "--help" | "-h") => {
+            print!("{}", help::TOP);
+            ExitCode::SUCCESS
+        }
+        None => usage("a command is missing", help::TOP),
+        Some(other) => usage(&format!("Unknown command '{other}'"), help::TOP),
+    }
+}
+
+/// Tells what was wrong with the command line and how it should look.
+fn usage(error: &str, help: &str) -> ExitCode {
+    eprintln!("Error: {error}");
+    print!("{help}");
+    ExitCode::from(USAGE_EXIT)
+}
+
+fn check_health(args: &[OsString]) -> ExitCode {
+    let ready = match args {
+        [] => false,
+        [flag] if flag == "--ready" => true,
+        [flag] if flag == "--help" || flag == "-h" => {
+            print!("{}", help::HEALTHCHECK);
+            return ExitCode::SUCCESS;
+        }
+        _ => return usage("healthcheck takes only --ready", help::HEALTHCHECK),
+    };
+    let text = |name: &str| std::env::var(name).ok();
+    let verdict =
+        healthcheck::run(ready, text("LETTA_HEALTH_ADDR").as_deref(), text("PORT").as_deref());
+    println!("{}", verdict.line);
+    ExitCode::from(verdict.exit_code)
+}

@@ -1,4 +1,203 @@
-//! To be filled.
+//! The coordinator between doors and conversations (spec 02 §2, §4, §5).
+//!
+//! It reads frames, hands each to the conversation that it is about, and
+//! routes what conversations say to the connections that are subscribed. It
+//! owns the subscriptions and the table of live conversations; it never waits
+//! for network or disk itself, so one slow command delays nothing else.
 
 pub mod door;
+mod dispatch;
 pub mod outbox;
+mod router;
+mod runtime_start;
+mod runtimes;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::door::{DoorEvent, DoorReceiver};
+use self::router::Router;
+use self::runtimes::Runtimes;
+use crate::conversation::{Link, Message, Services};
+use crate::events::{Injected, Outbound};
+use crate::protocol::{ConnectionId, Scope};
+use crate::state::interrupted::InterruptedStore;
+use crate::telemetry::session_log::SessionLog;
+
+/// Everything that reaches the listener.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Frames and openings of connections.
+    pub doors: DoorReceiver,
+    /// What conversations say.
+    pub outbound: mpsc::UnboundedReceiver<Outbound>,
+    /// Work that tools and schedules produce.
+    pub injected: mpsc::UnboundedReceiver<(Scope, Injected)>,
+    /// Published for conversations: the connection to the outside.
+    pub link: watch::Sender<Link>,
+}
+
+/// The coordinator.
+pub struct Listener {
+    services: Arc<Services>,
+    router: Router,
+    runtimes: Runtimes,
+    link: watch::Sender<Link>,
+    records: InterruptedStore,
+    log: SessionLog,
+    jobs: JoinSet<Job>,
+    draining: bool,
+}
+
+/// What a command that had to wait brings back.
+enum Job {
+    /// A `runtime_start` resolved its scope; the conversation does the rest.
+    Adopt(Box<runtime_start::Resolved>),
+    /// A direct answer.
+    Reply(ConnectionId, serde_json::Value),
+    /// The boot directory changed: tell conversations, then answer.
+    BootChanged(ConnectionId, serde_json::Value),
+    /// Records of turns that an earlier process left.
+    Records(Vec<crate::state::interrupted::InterruptedTurn>),
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").field("draining", &self.draining).finish_non_exhaustive()
+    }
+}
+
+impl Listener {
+    /// A listener without connections.
+    pub fn new(
+        services: Arc<Services>,
+        link: watch::Sender<Link>,
+        records: InterruptedStore,
+        log: SessionLog,
+    ) -> Self {
+        Self {
+            runtimes: Runtimes::new(Arc::clone(&services)),
+            services,
+            router: Router::default(),
+            link,
+            records,
+            log,
+            jobs: JoinSet::new(),
+            draining: false,
+        }
+    }
+
+    /// Runs until `stop` fires; then every conversation is ended, and what they
+    /// said last has been handed to the outboxes.
+    pub async fn run(
+        mut self,
+        mut doors: DoorReceiver,
+        mut outbound: mpsc::UnboundedReceiver<Outbound>,
+        mut injected: mpsc::UnboundedReceiver<(Scope, Injected)>,
+        drain: CancellationToken,
+        stop: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = drain.cancelled(), if !self.draining => {
+                    self.draining = true;
+                    self.runtimes.tell_all(|| Message::Drain);
+                }
+                Some(event) = doors.recv() => self.on_door(event),
+                Some(frame) = outbound.recv() => self.router.route(frame),
+                Some((scope, work)) = injected.recv() => {
+                    if self.draining {
+                        continue;
+                    }
+                    let subscribers = self.router.subscribers(&scope);
+                    self.runtimes.tell(&scope, subscribers, Message::Injected(work));
+                }
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
+                    if let Ok(job) = done {
+                        self.on_job(job);
+                    }
+                }
+                () = self.runtimes.tend() => {}
+            }
+        }
+        self.jobs.shutdown().await;
+        self.runtimes.shut_down().await;
+        while let Ok(frame) = outbound.try_recv() {
+            self.router.route(frame);
+        }
+    }
+
+    fn on_door(&mut self, event: DoorEvent) {
+        match event {
+            DoorEvent::Opened { connection, connection_name, outbox, replaces } => {
+                if let Some(old) = &replaces {
+                    for scope in self.router.replace(old, &connection) {
+                        let message = Message::Subscribe(connection.clone());
+                        self.runtimes.tell_live(&scope, message);
+                        self.runtimes.tell_live(&scope, Message::Leave(old.clone()));
+                    }
+                }
+                self.router.open(connection.clone(), outbox);
+                self.services.agents.forget();
+                self.link.send_replace(Link {
+                    connection: Some(connection.clone()),
+                    name: connection_name,
+                    open: true,
+                });
+                self.runtimes.tell_all(|| Message::Replay(connection.clone()));
+                if connection.is_hosted() {
+                    self.look_for_records();
+                }
+            }
+            DoorEvent::Frame { connection, text } => self.on_frame(&connection, &text),
+            DoorEvent::Closed { connection } => {
+                self.router.close(&connection);
+                self.publish_open();
+            }
+            DoorEvent::Gone { connection } => {
+                for scope in self.router.remove(&connection) {
+                    self.runtimes.tell_live(&scope, Message::Leave(connection.clone()));
+                }
+                self.publish_open();
+            }
+        }
+    }
+
+    fn publish_open(&self) {
+        let open = self.router.any_open();
+        self.link.send_if_modified(|link| std::mem::replace(&mut link.open, open) != open);
+    }
+
+    /// Records of interrupted turns are read off the runtime's threads.
+    fn look_for_records(&mut self) {
+        let records = self.records.clone();
+        self.jobs.spawn(async move {
+            let list = tokio::task::spawn_blocking(move || records.list()).await;
+            Job::Records(list.unwrap_or_default())
+        });
+    }
+
+    fn on_job(&mut self, job: Job) {
+        match job {
+            Job::Adopt(resolved) => self.adopt(*resolved),
+            Job::Reply(to, frame) => self.router.reply(&to, &frame),
+            Job::BootChanged(to, frame) => {
+                self.runtimes.tell_all(|| Message::BootDirectoryChanged);
+                self.router.reply(&to, &frame);
+            }
+            Job::Records(records) => {
+                for record in records {
+                    let scope =
+                        Scope::new(Some(&record.agent_id), Some(&record.conversation_id));
+                    let subscribers = self.router.subscribers(&scope);
+                    let message = Message::Recover(Box::new(record));
+                    self.runtimes.tell(&scope, subscribers, message);
+                }
+            }
+        }
+    }
+}

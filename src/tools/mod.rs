@@ -7,22 +7,41 @@
 
 use std::sync::Arc;
 
+pub mod args;
 pub mod arguments;
 pub mod bash;
 pub mod batch;
+pub mod disk;
+pub mod edit;
 pub mod exec_command;
 mod exec_session;
 pub mod external;
+pub mod glob;
+pub mod grep;
+pub mod grep_files;
+pub mod image;
 pub mod lenient;
 pub mod live;
+pub mod multi_edit;
+mod offload;
+pub mod overflow;
+pub mod paths;
+pub mod read;
 pub mod registry;
+pub mod replace;
 pub mod result;
+pub mod search;
+pub mod set_working_directory;
 pub mod shell_command;
 mod shell_run;
 pub mod task_stop;
+pub mod text;
 pub mod tool;
 pub mod toolset;
+pub mod write;
 pub mod write_stdin;
+#[cfg(test)]
+mod trial;
 
 pub use registry::{Toolbox, TurnTools};
 pub use tool::{
@@ -42,6 +61,21 @@ pub fn command_tools() -> Vec<Arc<dyn Tool>> {
         tools.push(Arc::new(tool));
     }
     tools
+}
+
+/// The tools that read, write and search files.
+pub fn file_tools(truncation: overflow::Truncation) -> Vec<Arc<dyn Tool>> {
+    vec![
+        Arc::new(read::Read::new(truncation, image::Images::default())),
+        Arc::new(write::Write),
+        Arc::new(edit::Edit),
+        Arc::new(multi_edit::MultiEdit),
+        Arc::new(grep::Grep::new(truncation)),
+        Arc::new(glob::Glob::new(truncation)),
+        Arc::new(grep_files::GrepFiles::new("grep_files")),
+        Arc::new(grep_files::GrepFiles::new("GrepFiles")),
+        Arc::new(set_working_directory::SetWorkingDirectory),
+    ]
 }
 
 #[cfg(test)]

@@ -14,7 +14,10 @@ use super::tool::{
     OutputStream, Progress, Status, Tool, ToolCall, ToolContext, ToolOutcome, ToolReturn,
     WorkingDirectory,
 };
+use crate::events::ConversationHandle;
+use crate::process::{BaseEnvironment, Processes, TurnFacts};
 use crate::protocol::Scope;
+use crate::tools::AgentSecrets;
 
 /// A conversation that works in a directory of its own.
 pub(crate) struct Trial {
@@ -39,6 +42,18 @@ impl Trial {
                 cwd: WorkingDirectory::new(cwd),
                 letta_home: home.join(".letta"),
                 home,
+                processes: Processes::new(BaseEnvironment::new(
+                    Default::default(),
+                    Path::new("/opt/letta"),
+                    None,
+                    None,
+                )),
+                conversation: ConversationHandle::new(
+                    Scope::new(Some("agent-1"), Some("conv-1")),
+                    mpsc::unbounded_channel().0,
+                ),
+                facts: TurnFacts::default(),
+                secrets: AgentSecrets::default(),
             },
             root,
             cancel: CancellationToken::new(),

@@ -52,7 +52,7 @@ async fn session(reason: SessionReason, facts: &Facts<'_>) -> String {
         }
     };
     let cwd = facts.cwd.display();
-    let now = jiff::Zoned::now().strftime("%A, %Y-%m-%d %H:%M %:z (%Q)");
+    let now = jiff::ZonedDateTime::now().strftime("%A, %Y-%m-%d %H:%M %:z (%Q)");
     let git = timeout(GIT_DEADLINE, git_facts(&facts.cwd))
         .await
         .unwrap_or_else(|_| String::from("Git did not answer in time."));

@@ -310,7 +310,6 @@ impl Turn {
         let started = tokio::time::Instant::now();
         let outcomes = {
             let run = tools.run_batch(&calls, &self.context);
-            let show = self.show_progress(progress);
             let stop_showing = tokio_util::sync::CancellationToken::new();
             let finished = async {
                 let outcomes = run.await;

@@ -1,0 +1,61 @@
+//! The help texts.
+
+pub(super) const TOP: &str = "\
+letta: an always-on remote environment for Letta Code agents.
+
+Usage: letta <command> [options]
+
+Commands:
+  server        Connect this machine to Letta and run agents' tools here
+  login         Sign in to Letta Cloud and save the login
+  logout        Sign out and forget the saved login
+  healthcheck   Ask a running server on this machine how it is
+  version       Print the protocol version and the version of this program
+
+Start:
+  letta server --env-name my-laptop
+
+It prints an address and a code when nobody is signed in. Set LETTA_API_KEY to
+skip that. Agents may run commands on this machine: start with
+--permission-mode standard to be asked before anything is changed.
+
+letta <command> --help says more.
+";
+
+pub(super) const SERVER: &str = "\
+Connect this machine to Letta and run agents' tools here, for ever.
+
+Usage: letta server [options]        (letta remote is the same)
+
+Options:
+  --env-name NAME          Name of this computer in chat.letta.com; saved for the
+                           working directory (also --computer-name, LETTA_ENV_NAME)
+  --permission-mode MODE   standard      asks before commands and changes of files
+                           acceptEdits   asks before commands
+                           plan          changes nothing but a plan
+                           strict        asks before everything
+                           unrestricted  asks nothing (the default)
+  --skills DIR             Directory of skills that this computer supplies
+  --debug                  Print every step and every frame
+  -h, --help               Show this text
+
+Most used variables:
+  LETTA_API_KEY            Key to the Letta API; else the saved login
+  LETTA_BASE_URL           Another server than https://api.letta.com
+  LETTA_HEALTH_ADDR        Address of the health endpoints (127.0.0.1:8080), or off
+  LETTA_DRAIN_SECONDS      How long a running tool may finish after SIGTERM (20)
+
+docs/configuration.md lists every flag, variable and file.
+
+Exit codes: 0 stopped, 64 usage, 69 replaced or already running, 75 stuck,
+77 credentials refused, 78 configuration.
+";
+
+pub(super) const HEALTHCHECK: &str = "\
+Ask the server on this machine how it is; for container health checks.
+
+Usage: letta healthcheck [--ready]
+
+Without --ready: 0 while the process works, connected or not.
+With --ready:    0 only while it is connected.
+";

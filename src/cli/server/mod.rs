@@ -1,0 +1,391 @@
+//! `letta server`: everything is put together here, in the order of spec 01 §1.
+
+mod bridge;
+mod health;
+pub(super) mod start;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::start::Foundation;
+use super::{help, notify::Notifier, usage};
+use crate::config::{FrameLog, ServerCommand, parse_server};
+use crate::conversation::services::{ApiHandle, Loads, Meter};
+use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
+use crate::events::EventSink;
+use crate::listener::{Listener, door};
+use crate::process::{BaseEnvironment, Processes, install_shim};
+use crate::protocol::PermissionMode;
+use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
+use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
+use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
+use crate::state::settings_files::default_permission_mode;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::redact::Secrets;
+use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
+use crate::tools::{Toolbox, command_tools, file_tools};
+use crate::transport::relay::{ExitReason, Relay, RelayConfig, RelayParts};
+use crate::transport::watchdog::{self, Watchdog};
+
+/// After this long without a tick the process ends itself.
+const STUCK: Duration = Duration::from_secs(30);
+/// What follows a drain must not take longer than this.
+const LAST_STEPS: Duration = Duration::from_secs(10);
+/// Threads of the runtime: tools are processes of their own.
+const THREADS: usize = 2;
+
+/// Runs the command; `args` without `server`.
+pub(super) fn main(args: Vec<OsString>) -> ExitCode {
+    let flags = match parse_server(args) {
+        Ok(ServerCommand::Help) => {
+            print!("{}", help::SERVER);
+            return ExitCode::SUCCESS;
+        }
+        Ok(ServerCommand::Run(flags)) => flags,
+        Err(error) => return usage(&error.to_string(), help::SERVER),
+    };
+    let foundation = match Foundation::lay(&flags) {
+        Ok(foundation) => foundation,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            return ExitCode::from(78);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_stack_size(1024 * 1024)
+        .max_blocking_threads(32)
+        .thread_keep_alive(Duration::from_secs(5))
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("Error: the runtime could not be started: {error}");
+            return ExitCode::from(78);
+        }
+    };
+    let code = match runtime.block_on(serve(foundation)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            78
+        }
+    };
+    // Whatever still blocks a thread must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ExitCode::from(code)
+}
+
+async fn serve(foundation: Foundation) -> Result<u8> {
+    let Foundation { config, home, settings, .. } = &foundation;
+    let secrets = Secrets::default();
+    crate::telemetry::logging::init(foundation.log_format(), config.debug, secrets.clone());
+    let notifier = Notifier::from_env(|name| std::env::var(name).ok());
+    let files = crate::state::SettingsFiles::new(home.clone());
+    let process_cwd = std::env::current_dir().ok();
+    let view = files.view(process_cwd.as_deref().unwrap_or(std::path::Path::new("/")));
+    let mode = default_permission_mode(config.permission_mode.clone(), &view);
+
+    let name = foundation.name_or_ask();
+    let log = SessionLog::open(SessionLogOptions {
+        frames: match config.frame_log {
+            FrameLog::Off => FrameLogging::Off,
+            FrameLog::Cut => FrameLogging::Cut,
+            FrameLog::Whole => FrameLogging::Whole,
+        },
+        echo: config.debug_output.then(|| Box::new(std::io::stdout()) as Box<_>),
+        ..SessionLogOptions::new(home.logs(), SystemTime::now(), secrets.clone())
+    });
+    println!("Log file: {}", log.path().display());
+    let (watchdog, pulse) = Watchdog::start(
+        STUCK,
+        notifier.watchdog_interval().map(|every| {
+            let notifier = notifier.clone();
+            watchdog::Feed { every, send: Box::new(move || notifier.watchdog()) }
+        }),
+        watchdog::end_process(log.clone()),
+    )
+    .context("the watchdog could not be started")?;
+    let stop = CancellationToken::new();
+    let pulse = tokio::spawn(pulse.run(stop.clone()));
+
+    let device_id = foundation.device_id()?;
+    let metrics = Metrics::new(super::VERSION, TOOL_NAMES);
+    let health = health::Health::start(
+        config.health_addr,
+        &name,
+        &device_id,
+        &mode,
+        metrics.clone(),
+        watchdog.probe(),
+        secrets.clone(),
+    );
+    log.line(format!("Session started (debug={})", config.debug_output));
+    log.line(format!("deviceId: {device_id}"));
+    log.line(format!("connectionName: {name}"));
+
+    let base_url = foundation.base_url();
+    let (credentials, net) = foundation.credentials(&name)?;
+    let instance = foundation.instance_id(&name);
+    let lock = if config.listener_instance_id.is_some() {
+        None
+    } else {
+        let scope = InstanceScope {
+            server_url: &base_url,
+            device_id: &device_id,
+            instance_id: &instance,
+        };
+        match InstanceLock::acquire(home, scope) {
+            Ok(lock) => Some(lock),
+            Err(error @ InstanceLockError::AlreadyRunning { .. }) => {
+                eprintln!("Error: {name:?} is already running on this machine: {error}");
+                return Ok(69);
+            }
+            Err(error) => {
+                eprintln!("Error: Could not establish listener ownership: {error}");
+                return Ok(78);
+            }
+        }
+    };
+
+    let remote = RemoteSettings::open(
+        home,
+        RemoteDefaults {
+            mode: mode.value,
+            user_cwd: config.user_cwd.clone(),
+            process_cwd: process_cwd.clone(),
+        },
+    )
+    .await;
+    let records = InterruptedStore::new(home, &base_url);
+    let (interrupted, record_writer) = InterruptedTurns::start(records.clone());
+    let (events, outbound) = EventSink::channel();
+    let (inject, injected) = mpsc::unbounded_channel();
+    let (link, link_reader) =
+        watch::channel(Link { connection: None, name: name.clone(), open: false });
+    let draining = CancellationToken::new();
+    let processes = processes(&foundation, &device_id);
+    let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
+    let services = Arc::new(Services {
+        api: ApiHandle(api),
+        remote: remote.clone(),
+        settings: settings.clone(),
+        settings_files: files,
+        interrupted,
+        toolbox: Toolbox::new(
+            command_tools()
+                .into_iter()
+                .chain(file_tools(crate::tools::overflow::Truncation::default())),
+        ),
+        background: processes.clone(),
+        metrics: Meter(metrics.clone()),
+        events,
+        inject,
+        link: link_reader,
+        agents: AgentFacts::default(),
+        git: GitContexts::default(),
+        response_states: Default::default(),
+        guards: Guards {
+            terminal_grace: config.stream_guards.terminal_eof,
+            stall: config.stream_guards.stall,
+            stall_lookup: config.stream_guards.stall_status,
+        },
+        credential_files: foundation.credential_files(),
+        no_skills: serde_json::value::to_raw_value(&[(); 0])?.into(),
+        catalogs: Catalogs::new()?,
+        home: home.clone(),
+        draining: draining.clone(),
+        load: Loads::default(),
+    });
+
+    let (door, doors) = door::channel();
+    let relay = Relay::new(
+        RelayConfig {
+            max_offline: config.max_offline,
+            ready_limit: config.stream_open_timeout,
+            ..RelayConfig::new(device_id.clone(), name.clone())
+        },
+        RelayParts {
+            registrar: Arc::new(bridge::Registering::new(
+                services.api.0.clone(),
+                device_id.clone(),
+                instance,
+                name.clone(),
+                log.clone(),
+            )),
+            authorizer: Arc::new(bridge::Authorizing::new(
+                credentials,
+                health.clone(),
+                secrets.clone(),
+            )),
+            log: Arc::new(bridge::Logging(log.clone())),
+            door,
+        },
+        net.upgrade().clone(),
+    );
+    greet(&foundation, &name, &device_id, &base_url, &mode.value, &health);
+    health.follow(relay.status(), services.load.total(), services.load.last_error(), &notifier);
+
+    let relay_stop = CancellationToken::new();
+    let listener_stop = CancellationToken::new();
+    let listener = Listener::new(Arc::clone(&services), link, records, log.clone());
+    let listener = tokio::spawn(listener.run(
+        doors,
+        outbound,
+        injected,
+        draining.clone(),
+        listener_stop.clone(),
+    ));
+    let mut relay = tokio::spawn(relay.run(relay_stop.clone()));
+
+    let signalled = tokio::select! {
+        ended = &mut relay => Err(ended),
+        () = until_signal(&settings_reload(&foundation)) => Ok(()),
+    };
+    let code = match signalled {
+        Ok(()) => {
+            notifier.stopping("draining");
+            health.drain();
+            println!("Stopping: running tools may finish, a second signal ends at once.");
+            draining.cancel();
+            tokio::select! {
+                () = quiet(&services) => {}
+                () = tokio::time::sleep(config.drain) => {}
+                () = until_signal(&|| {}) => return Ok(0),
+            }
+            0
+        }
+        Err(ended) => match ended {
+            Ok(end) => told(&log, &end.exit),
+            Err(error) => {
+                eprintln!("Error: the connection failed in an unexpected way: {error}");
+                75
+            }
+        },
+    };
+    let finish = async {
+        listener_stop.cancel();
+        // It hands over what conversations say last; then the relay sends it.
+        let _ = listener.await;
+        relay_stop.cancel();
+        if code == 0 {
+            let _ = relay.await;
+        }
+        processes.shutdown().await;
+        remote.shutdown().await;
+        record_writer.close().await;
+    };
+    if tokio::time::timeout(LAST_STEPS, finish).await.is_err() {
+        log.line("Something did not end in time and was left behind.");
+    }
+    if let Some(lock) = lock
+        && let Err(error) = lock.release()
+    {
+        eprintln!("Warning: the instance lock could not be removed: {error}");
+    }
+    log.line("Disconnected.");
+    health.stop().await;
+    stop.cancel();
+    let _ = pulse.await;
+    log.flush(Duration::from_secs(1));
+    Ok(code)
+}
+
+/// Names of tools that get a label of their own in the metrics.
+const TOOL_NAMES: [&str; 16] = [
+    "Bash", "Read", "Write", "Edit", "MultiEdit", "Grep", "Glob", "TaskStop", "KillBash",
+    "exec_command", "write_stdin", "shell_command", "shell", "SetWorkingDirectory", "grep_files",
+    "ShellCommand",
+];
+
+/// The first screen.
+fn greet(
+    foundation: &Foundation,
+    name: &str,
+    device_id: &str,
+    server: &str,
+    mode: &PermissionMode,
+    health: &health::Health,
+) {
+    println!("letta {} (protocol {})", super::VERSION, crate::protocol::reply::LETTA_CODE_VERSION);
+    println!("Name:   {name}");
+    println!("Device: {device_id}");
+    println!("Server: {server}");
+    println!("Mode:   {mode}{}", foundation.mode_note(*mode));
+    println!("Health: {}", health.address());
+}
+
+/// Everything that children of this process get.
+fn processes(foundation: &Foundation, device_id: &str) -> Processes {
+    let binary = std::env::current_exe().unwrap_or_else(|_| "letta".into());
+    let shim = foundation.home.letta.join("letta-code-shell-shim");
+    let shim = match install_shim(&shim, &binary) {
+        Ok(()) => Some(shim),
+        Err(error) => {
+            eprintln!("Warning: commands will not find `letta` on their PATH: {error}");
+            None
+        }
+    };
+    let hidden = foundation.config.hidden_from_children();
+    let variables = std::env::vars_os()
+        .filter(|(name, _)| !hidden.iter().any(|hidden| name == hidden))
+        .collect();
+    Processes::new(BaseEnvironment::new(variables, &binary, shim.as_deref(), Some(device_id)))
+}
+
+/// Waits until no turn runs.
+async fn quiet(services: &Services) {
+    let mut total = services.load.total();
+    // The sender lives in `services`.
+    let _ = total.wait_for(|load| load.turns == 0).await;
+}
+
+/// Waits for SIGTERM or SIGINT; SIGHUP reads settings again, or stops when a
+/// person's terminal went away (00 §5).
+async fn until_signal(reload: &(dyn Fn() + Sync)) {
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    ) else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => return,
+            _ = int.recv() => return,
+            _ = hup.recv() => {
+                if start::is_terminal() {
+                    return;
+                }
+                reload();
+            }
+        }
+    }
+}
+
+/// Reads the user settings again; rules and hooks are read with every call anyway.
+fn settings_reload(foundation: &Foundation) -> impl Fn() + Sync + use<> {
+    let settings = foundation.settings.clone();
+    move || {
+        settings.reload();
+        tracing::info!("Settings were read again.");
+    }
+}
+
+/// Tells why the relay ended; the exit code.
+fn told(log: &SessionLog, exit: &ExitReason) -> u8 {
+    if *exit != ExitReason::Stopped {
+        log.line(format!("FATAL: {exit}"));
+        eprintln!("Error: {exit}");
+    }
+    exit.code()
+}

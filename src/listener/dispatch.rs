@@ -1,0 +1,231 @@
+//! From a frame to whoever handles it (spec 02 §2, §5).
+
+use serde_json::{Value, json};
+
+use super::{Job, Listener, runtime_start};
+use crate::conversation::mailbox::{Request, RequestBody};
+use crate::conversation::{Message, SUPPORTED_COMMANDS};
+use crate::protocol::command::Command;
+use crate::protocol::inbound::payload_scope;
+use crate::protocol::reply::{self, Capabilities};
+use crate::protocol::{Body, ConnectionId, Inbound, Scope, inbound};
+use crate::telemetry::command_summary::command_summary;
+use crate::telemetry::session_log::{Direction, Label};
+
+/// What this build can do.
+pub(super) const CAPABILITIES: Capabilities = Capabilities {
+    agent_management: false,
+    conversation_management: false,
+    memory_management: false,
+    runtime_start: true,
+    launch_subagent: false,
+    runtime_workspace_sandbox: false,
+    runtime_external_tools_update: false,
+    structured_outputs: true,
+    split_channels: false,
+};
+
+impl Listener {
+    /// One frame of a client.
+    pub(super) fn on_frame(&mut self, from: &ConnectionId, text: &str) {
+        let inbound = match inbound::parse(text) {
+            Ok(inbound) => inbound,
+            Err(error) => {
+                let raw: String = text.chars().take(2048).collect();
+                let event = json!({"type": "_ws_unparseable", "raw": raw});
+                self.log.frame(Direction::Received, Label::Lifecycle, &event.to_string());
+                return tracing::debug!(%error, "A frame was no frame.");
+            }
+        };
+        if let Some(scope) = &inbound.scope
+            && self.router.subscribe(from, scope)
+        {
+            self.runtimes.tell_live(scope, Message::Subscribe(from.clone()));
+        }
+        let Inbound { kind, scope, runtime, request_id, body } = inbound;
+        match body {
+            Body::Lifecycle => {}
+            Body::Command(command) => {
+                let summary = serde_json::from_str(text).map(|frame| command_summary(&frame));
+                self.log.line(format!(
+                    "[Listen V2] Received {}",
+                    summary.unwrap_or_else(|_| format!("{kind} command"))
+                ));
+                self.on_command(from, &kind, scope, runtime, request_id, command, text);
+            }
+            Body::InvalidInput(message) => {
+                if let Some(id) = request_id.filter(|id| !id.is_empty()) {
+                    let runtime = runtime.unwrap_or(Value::Null);
+                    self.router.reply(from, &reply::input_refused(&id, &runtime, &message));
+                }
+                if let Some(scope) = scope {
+                    self.tell(&scope, Message::Notice(message));
+                }
+            }
+            Body::Malformed { response, error } => {
+                self.log.line(format!("Refused {kind}: {error}"));
+                if let Some(id) = request_id {
+                    let frame = reply::malformed(response, &id, runtime.as_ref(), &error);
+                    self.router.reply(from, &frame);
+                }
+            }
+            Body::Unknown => {
+                self.log.line(format!("Ignored a frame of unknown type {kind:?}"));
+                if let Some(id) = request_id {
+                    let error = format!("Unknown command type: {kind}");
+                    self.router.reply(from, &reply::malformed(None, &id, None, &error));
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, scope: &Scope, message: Message) {
+        let subscribers = self.router.subscribers(scope);
+        self.runtimes.tell(scope, subscribers, message);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one frame, taken apart once")]
+    fn on_command(
+        &mut self,
+        from: &ConnectionId,
+        kind: &str,
+        scope: Option<Scope>,
+        runtime: Option<Value>,
+        request_id: Option<String>,
+        command: Command,
+        text: &str,
+    ) {
+        let body = match command {
+            Command::AppServerInfo => {
+                if let Some(id) = request_id {
+                    self.router.reply(from, &reply::app_server_info(&id, CAPABILITIES));
+                }
+                return;
+            }
+            Command::RuntimeStart(start) => {
+                return self.on_runtime_start(from, request_id, *start);
+            }
+            Command::GetCwdMap => return self.on_get_cwd_map(from, request_id),
+            Command::SetBootWorkingDirectory { cwd } => {
+                return self.on_set_boot(from, request_id, cwd);
+            }
+            Command::ExternalToolsUpdate(_)
+            | Command::ExternalToolCallResponse { .. }
+            | Command::MonitorStop { .. }
+            | Command::Device { .. } => {
+                return self.decline(from, kind, runtime.as_ref(), request_id);
+            }
+            Command::CreateMessage(input) => RequestBody::Input(input),
+            Command::ApprovalResponse(answer) => RequestBody::Answer(answer),
+            Command::Sync(sync) => RequestBody::Sync(sync),
+            Command::AbortMessage { run_id } => RequestBody::Abort { run_id },
+            Command::ResumeQueue => RequestBody::ResumeQueue,
+            Command::RemoveQueueItem { item_id } => RequestBody::RemoveQueueItem { item_id },
+            Command::ExecuteCommand { command_id, args } => {
+                RequestBody::ExecuteCommand { command_id, args }
+            }
+            Command::ChangeDeviceState(change) => RequestBody::Change(change),
+        };
+        let Some(mut scope) = scope else { return };
+        if matches!(body, RequestBody::Change(_)) {
+            // The payload may name another conversation than the frame (02 §5.9).
+            let frame: Value = serde_json::from_str(text).unwrap_or_default();
+            scope = payload_scope(&frame["payload"], &scope);
+        }
+        let runtime = runtime.unwrap_or_else(|| {
+            json!({"agent_id": scope.agent_id, "conversation_id": scope.conversation_id})
+        });
+        let request = Request { from: from.clone(), request_id, runtime, body };
+        self.tell(&scope, Message::Request(request));
+    }
+
+    /// A command of the protocol that this build does not carry out says so.
+    fn decline(
+        &mut self,
+        from: &ConnectionId,
+        kind: &str,
+        runtime: Option<&Value>,
+        request_id: Option<String>,
+    ) {
+        let Some(id) = request_id else { return };
+        let response = crate::protocol::catalog::find(kind).and_then(|known| known.response);
+        let error = format!("{kind} is not supported by this version of letta");
+        self.router.reply(from, &reply::malformed(response, &id, runtime, &error));
+    }
+
+    fn on_get_cwd_map(&mut self, from: &ConnectionId, request_id: Option<String>) {
+        let Some(id) = request_id else { return };
+        let remote = self.services.remote.clone();
+        let from = from.clone();
+        self.jobs.spawn(async move {
+            remote.prune_cwds().await;
+            let more = json!({
+                "cwd_map": remote.cwd_map(), "boot_working_directory": remote.boot_cwd(),
+            });
+            Job::Reply(from, reply::reply("get_cwd_map_response", &id, true, more))
+        });
+    }
+
+    fn on_set_boot(&mut self, from: &ConnectionId, request_id: Option<String>, cwd: String) {
+        let Some(id) = request_id else { return };
+        let remote = self.services.remote.clone();
+        let from = from.clone();
+        self.jobs.spawn(async move {
+            let result = remote.set_boot_cwd(&cwd).await;
+            let mut more = json!({
+                "boot_working_directory": remote.boot_cwd(), "cwd_revision": remote.cwd_revision(),
+            });
+            let changed = matches!(&result, Ok(change) if change.changed);
+            if let Err(error) = &result {
+                more["error"] = error.to_string().into();
+            }
+            let kind = "set_boot_working_directory_response";
+            let frame = reply::reply(kind, &id, result.is_ok(), more);
+            if changed { Job::BootChanged(from, frame) } else { Job::Reply(from, frame) }
+        });
+    }
+
+    fn on_runtime_start(
+        &mut self,
+        from: &ConnectionId,
+        request_id: Option<String>,
+        start: crate::protocol::command::RuntimeStart,
+    ) {
+        let services = std::sync::Arc::clone(&self.services);
+        let from = from.clone();
+        let id = request_id.unwrap_or_default();
+        self.jobs.spawn(async move {
+            match runtime_start::resolve(&services, from.clone(), id.clone(), start).await {
+                Ok(resolved) => Job::Adopt(Box::new(resolved)),
+                Err(refused) => {
+                    let frame =
+                        reply::reply("runtime_start_response", &id, false, Value::Object(refused));
+                    Job::Reply(from, frame)
+                }
+            }
+        });
+    }
+
+    /// A resolved `runtime_start`: subscribe, then let the conversation do the rest.
+    pub(super) fn adopt(&mut self, resolved: runtime_start::Resolved) {
+        let runtime_start::Resolved { from, request_id, scope, adopt } = resolved;
+        if self.router.subscribe(&from, &scope) {
+            self.runtimes.tell_live(&scope, Message::Subscribe(from.clone()));
+        }
+        let runtime = json!({
+            "agent_id": scope.agent_id, "conversation_id": scope.conversation_id,
+        });
+        let request = Request {
+            from,
+            request_id: Some(request_id),
+            runtime,
+            body: RequestBody::Adopt(Box::new(adopt)),
+        };
+        self.tell(&scope, Message::Request(request));
+    }
+}
+
+/// The slash commands and flags that registration announces.
+pub fn supported_commands() -> &'static [&'static str] {
+    SUPPORTED_COMMANDS
+}
