@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_leaves_the_old_content() {
-        // Writing beyond the file-size limit fails as a full disk does.
+        // A handle that may not write fails where a full disk does: at the growth.
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "old content").unwrap();

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+pub mod apply_patch;
 pub mod args;
 pub mod arguments;
 pub mod bash;
@@ -25,6 +26,7 @@ pub mod live;
 pub mod multi_edit;
 mod offload;
 pub mod overflow;
+pub mod patch;
 pub mod paths;
 pub mod read;
 pub mod registry;
@@ -36,6 +38,7 @@ pub mod shell_command;
 mod shell_run;
 pub mod task_stop;
 pub mod text;
+pub mod todo_write;
 pub mod tool;
 pub mod toolset;
 pub mod write;

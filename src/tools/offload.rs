@@ -13,7 +13,7 @@ pub(crate) const INTERRUPTED: &str = "Interrupted by user";
 
 /// Why a call failed, in words for the model.
 #[derive(Debug)]
-pub(crate) struct Failure(String);
+pub(crate) struct Failure(pub(crate) String);
 
 impl Failure {
     /// A failure with these words.

@@ -15,7 +15,7 @@ use super::text::{decode, head, looks_binary, thousands};
 use super::tool::{Lane, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
 
 /// Larger files are refused, in bytes.
-const MAX_BYTES: u64 = 10 * 1024 * 1024;
+pub(crate) const MAX_BYTES: u64 = 10 * 1024 * 1024;
 
 /// Lines shown when no limit is given.
 const MAX_LINES: usize = 2000;
@@ -24,7 +24,7 @@ const MAX_LINES: usize = 2000;
 const MAX_LINE_CHARS: usize = 2000;
 
 /// Characters shown in all.
-const MAX_CHARS: usize = 30_000;
+pub(crate) const MAX_CHARS: usize = 30_000;
 
 const DESCRIPTION: &str = "\
 Reads one file of this machine.
