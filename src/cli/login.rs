@@ -6,14 +6,17 @@ use anyhow::{Context, Result};
 
 use super::server::start::{Foundation, Screen};
 use crate::config::ServerFlags;
-use crate::credentials::login::SignedOut;
+use crate::credentials::SignedOut;
 
 /// Signs in and saves the login.
 pub(super) fn log_in() -> ExitCode {
     run(async |foundation: &Foundation| {
         let (credentials, _) = foundation.credentials(&foundation.name())?;
         credentials.log_in(&Screen).await?;
-        println!("The login is saved in {}.", foundation.home.settings().display());
+        println!(
+            "The login is saved in {}.",
+            foundation.home.settings().display()
+        );
         Ok(())
     })
 }

@@ -1,7 +1,11 @@
 //! What stands between the operating system and the library: one file per
 //! subcommand, and the few things a service must do for its supervisor.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where people are spoken to")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is where people are spoken to"
+)]
 
 pub mod healthcheck;
 mod help;
@@ -17,9 +21,6 @@ use crate::config::{USAGE_EXIT, strip_backend};
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-
-
 
 /// Runs the program; `args` without its name.
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -43,7 +44,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Some("logout") => login::log_out(),
         Some("healthcheck") => check_health(&rest),
         Some("version" | "--version" | "-V") => {
-            println!("{} (letta {VERSION})", crate::protocol::reply::LETTA_CODE_VERSION);
+            println!(
+                "{} (letta {VERSION})",
+                crate::protocol::reply::LETTA_CODE_VERSION
+            );
             ExitCode::SUCCESS
         }
         Some("help" | "--help" | "-h") => {
@@ -73,8 +77,11 @@ fn check_health(args: &[OsString]) -> ExitCode {
         _ => return usage("healthcheck takes only --ready", help::HEALTHCHECK),
     };
     let text = |name: &str| std::env::var(name).ok();
-    let verdict =
-        healthcheck::run(ready, text("LETTA_HEALTH_ADDR").as_deref(), text("PORT").as_deref());
+    let verdict = healthcheck::run(
+        ready,
+        text("LETTA_HEALTH_ADDR").as_deref(),
+        text("PORT").as_deref(),
+    );
     println!("{}", verdict.line);
     ExitCode::from(verdict.exit_code)
 }

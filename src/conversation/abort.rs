@@ -21,7 +21,10 @@ impl Conversation {
         let aborted = !other_run && self.abort();
         if let Some(id) = &asker.request_id {
             let more = json!({"runtime": asker.runtime, "aborted": aborted});
-            self.frames.reply(&asker.from, &reply::reply("abort_message_response", id, true, more));
+            self.frames.reply(
+                &asker.from,
+                &reply::reply("abort_message_response", id, true, more),
+            );
         }
     }
 
@@ -49,7 +52,8 @@ impl Conversation {
         if let Some(turn) = cancelled {
             self.emit_loop_status();
             self.emit_device_status();
-            self.frames.lifecycle(None, turn.run_id.as_deref(), &interrupted());
+            self.frames
+                .lifecycle(None, turn.run_id.as_deref(), &interrupted());
             if has_agent {
                 self.cancel_on_server(turn);
             }
@@ -61,7 +65,11 @@ impl Conversation {
     /// with a complete set when it knows better (03 §13.4).
     fn note_interruption(&mut self, cancelled: Option<&CancelledTurn>) {
         let results: Vec<Map<String, Value>> = match cancelled {
-            Some(turn) => turn.executing.iter().map(|id| interrupted_call(id)).collect(),
+            Some(turn) => turn
+                .executing
+                .iter()
+                .map(|id| interrupted_call(id))
+                .collect(),
             None => self
                 .asks
                 .shown()
@@ -84,13 +92,24 @@ impl Conversation {
                 };
                 let cancel = async {
                     let by_run = match &turn.run_id {
-                        Some(run) => services.api.cancel_runs(agent, &[run]).await.is_ok_and(|ended| {
-                            ended.get(run.as_str()).and_then(Value::as_str) == Some("cancelled")
-                        }),
+                        Some(run) => {
+                            services
+                                .api
+                                .cancel_runs(agent, &[run])
+                                .await
+                                .is_ok_and(|ended| {
+                                    ended.get(run.as_str()).and_then(Value::as_str)
+                                        == Some("cancelled")
+                                })
+                        }
                         None => false,
                     };
                     if !by_run {
-                        let id = if scope.is_default() { agent } else { &scope.conversation_id };
+                        let id = if scope.is_default() {
+                            agent
+                        } else {
+                            &scope.conversation_id
+                        };
                         if let Err(error) = services.api.cancel_conversation(id).await {
                             tracing::debug!(%error, "The server had nothing to cancel.");
                         }
@@ -108,5 +127,8 @@ impl Conversation {
 
 /// The word that people see.
 pub(crate) fn interrupted() -> Lifecycle {
-    Lifecycle::Status { message: "Interrupted".into(), level: Level::Warning }
+    Lifecycle::Status {
+        message: "Interrupted".into(),
+        level: Level::Warning,
+    }
 }

@@ -35,7 +35,9 @@ impl Accepted {
             self.by_age.remove(&age);
         }
         while self.by_id.len() > CAPACITY {
-            let Some((_, oldest)) = self.by_age.pop_first() else { break };
+            let Some((_, oldest)) = self.by_age.pop_first() else {
+                break;
+            };
             self.by_id.remove(&oldest);
         }
     }
@@ -66,6 +68,9 @@ mod tests {
         for _ in 0..5 * CAPACITY {
             accepted.seen("0");
         }
-        assert_eq!((accepted.by_age.len(), accepted.by_id.len()), (CAPACITY, CAPACITY));
+        assert_eq!(
+            (accepted.by_age.len(), accepted.by_id.len()),
+            (CAPACITY, CAPACITY)
+        );
     }
 }

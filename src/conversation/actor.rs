@@ -199,8 +199,17 @@ impl Conversation {
 
     async fn on_request(&mut self, request: Request) {
         use super::mailbox::RequestBody;
-        let Request { from, request_id, runtime, body } = request;
-        let asker = super::intake::Asker { from, request_id, runtime };
+        let Request {
+            from,
+            request_id,
+            runtime,
+            body,
+        } = request;
+        let asker = super::intake::Asker {
+            from,
+            request_id,
+            runtime,
+        };
         match body {
             RequestBody::Input(input) => self.on_input(&asker, *input),
             RequestBody::Answer(response) => self.on_answer(&asker, response).await,
@@ -241,16 +250,21 @@ impl Conversation {
         otherwise: Done,
     ) {
         self.jobs.spawn(async move {
-            AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-                tracing::error!("A job of a conversation panicked.");
-                otherwise
-            })
+            AssertUnwindSafe(work)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| {
+                    tracing::error!("A job of a conversation panicked.");
+                    otherwise
+                })
         });
     }
 
     async fn read_last_reports(&mut self) {
-        while let Some(report) =
-            self.turn.as_mut().and_then(|turn| turn.reports.try_recv().ok())
+        while let Some(report) = self
+            .turn
+            .as_mut()
+            .and_then(|turn| turn.reports.try_recv().ok())
         {
             self.on_report(report).await;
         }

@@ -41,7 +41,10 @@ impl AgentFacts {
                 Some(agent)
             }
             Err(error) => {
-                tracing::warn!(?error, "The agent could not be read; its name stays unknown.");
+                tracing::warn!(
+                    ?error,
+                    "The agent could not be read; its name stays unknown."
+                );
                 None
             }
         }
@@ -50,7 +53,9 @@ impl AgentFacts {
     /// The secrets of a scope's agent, at most a minute old. When they cannot be
     /// loaded the older ones stay.
     pub(crate) async fn secrets(&self, api: &Client, scope: &Scope) -> AgentSecrets {
-        let Some(id) = scope.agent_id.clone() else { return AgentSecrets::default() };
+        let Some(id) = scope.agent_id.clone() else {
+            return AgentSecrets::default();
+        };
         let stale = match lock(&self.secrets).get(&id) {
             Some((at, secrets)) if at.elapsed() < FRESH => return secrets.clone(),
             Some((_, secrets)) => secrets.clone(),

@@ -53,7 +53,11 @@ pub(crate) struct RecoveredAsk {
 impl RecoveredAsk {
     /// A question that nobody has seen yet.
     pub(crate) fn new(request: ControlRequest) -> Self {
-        Self { request, answerers: Vec::new(), answer: None }
+        Self {
+            request,
+            answerers: Vec::new(),
+            answer: None,
+        }
     }
 }
 
@@ -112,13 +116,20 @@ impl Asks {
     /// How many questions wait.
     pub(crate) fn waiting(&self) -> usize {
         usize::from(self.live.is_some())
-            + self.recovered.iter().filter(|ask| ask.answer.is_none()).count()
+            + self
+                .recovered
+                .iter()
+                .filter(|ask| ask.answer.is_none())
+                .count()
     }
 
     /// Lets `connection` answer everything that waits; the questions, in order,
     /// as the replay sends them.
     pub(crate) fn register(&mut self, connection: &ConnectionId) -> Vec<ControlRequest> {
-        let live = self.live.iter_mut().map(|ask| (&ask.request, &mut ask.answerers));
+        let live = self
+            .live
+            .iter_mut()
+            .map(|ask| (&ask.request, &mut ask.answerers));
         let recovered = self
             .recovered
             .iter_mut()
@@ -146,9 +157,8 @@ impl Asks {
     /// Takes an answer, if it is for something that waits for this connection.
     pub(crate) fn claim(&mut self, from: &ConnectionId, response: ApprovalResponse) -> Claimed {
         let ApprovalResponse { request_id, answer } = response;
-        let is_live = |ask: &mut Ask| {
-            ask.request.request_id == request_id && ask.answerers.contains(from)
-        };
+        let is_live =
+            |ask: &mut Ask| ask.request.request_id == request_id && ask.answerers.contains(from);
         if let Some(ask) = self.live.take_if(is_live) {
             return Claimed::Live(Box::new(ask), answer);
         }
@@ -160,7 +170,9 @@ impl Asks {
         match open {
             Some(ask) => {
                 ask.answer = Some(answer);
-                Claimed::Recovered { last: !self.has_recovered() }
+                Claimed::Recovered {
+                    last: !self.has_recovered(),
+                }
             }
             None => Claimed::Nothing,
         }
@@ -169,8 +181,11 @@ impl Asks {
     /// The questions as the device status shows them.
     pub(crate) fn shown(&self) -> Vec<PendingControlRequest<'_>> {
         let live = self.live.iter().map(|ask| &ask.request);
-        let recovered =
-            self.recovered.iter().filter(|ask| ask.answer.is_none()).map(|ask| &ask.request);
+        let recovered = self
+            .recovered
+            .iter()
+            .filter(|ask| ask.answer.is_none())
+            .map(|ask| &ask.request);
         live.chain(recovered)
             .map(|request| PendingControlRequest {
                 request_id: &request.request_id,
@@ -213,7 +228,9 @@ mod tests {
     fn deny(id: &str) -> ApprovalResponse {
         ApprovalResponse {
             request_id: format!("perm-{id}"),
-            answer: ApprovalAnswer::Deny { message: "no".into() },
+            answer: ApprovalAnswer::Deny {
+                message: "no".into(),
+            },
         }
     }
 
@@ -253,12 +270,24 @@ mod tests {
     fn recovered_questions_are_complete_with_the_last_answer() {
         let one = ConnectionId::new("1");
         let mut asks = Asks::default();
-        asks.put_recovered(vec![RecoveredAsk::new(request("a")), RecoveredAsk::new(request("b"))]);
+        asks.put_recovered(vec![
+            RecoveredAsk::new(request("a")),
+            RecoveredAsk::new(request("b")),
+        ]);
         asks.register(&one);
         assert_eq!(asks.shown().len(), 2);
-        assert!(matches!(asks.claim(&one, deny("b")), Claimed::Recovered { last: false }));
+        assert!(matches!(
+            asks.claim(&one, deny("b")),
+            Claimed::Recovered { last: false }
+        ));
         assert_eq!(asks.waiting(), 1);
-        assert!(matches!(asks.claim(&one, deny("b")), Claimed::Nothing), "answered already");
-        assert!(matches!(asks.claim(&one, deny("a")), Claimed::Recovered { last: true }));
+        assert!(
+            matches!(asks.claim(&one, deny("b")), Claimed::Nothing),
+            "answered already"
+        );
+        assert!(matches!(
+            asks.claim(&one, deny("a")),
+            Claimed::Recovered { last: true }
+        ));
     }
 }

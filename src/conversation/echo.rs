@@ -16,7 +16,11 @@ pub(crate) fn echo(message: &BatchMessage) -> Option<Map<String, Value>> {
     }
     let content = match message.message.get("content")? {
         Value::String(text) => {
-            let text = if message.is_cron { without_envelope(text) } else { text.clone() };
+            let text = if message.is_cron {
+                without_envelope(text)
+            } else {
+                text.clone()
+            };
             let shown = without_reminders(&text);
             if shown.trim().is_empty() {
                 return None;
@@ -24,8 +28,11 @@ pub(crate) fn echo(message: &BatchMessage) -> Option<Map<String, Value>> {
             Value::String(shown)
         }
         Value::Array(parts) => {
-            let shown: Vec<Value> =
-                parts.iter().filter(|part| !is_reminder(part)).cloned().collect();
+            let shown: Vec<Value> = parts
+                .iter()
+                .filter(|part| !is_reminder(part))
+                .cloned()
+                .collect();
             if shown.is_empty() {
                 return None;
             }
@@ -39,7 +46,10 @@ pub(crate) fn echo(message: &BatchMessage) -> Option<Map<String, Value>> {
     delta.insert("date".into(), now().into());
     delta.insert("message_type".into(), "user_message".into());
     delta.insert("content".into(), content);
-    delta.insert("otid".into(), message.message.get("otid").cloned().unwrap_or(Value::Null));
+    delta.insert(
+        "otid".into(),
+        message.message.get("otid").cloned().unwrap_or(Value::Null),
+    );
     if let Some(user) = &message.acting_user_id {
         delta.insert("created_by_id".into(), user.as_str().into());
     }
@@ -51,12 +61,18 @@ fn without_reminders(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find(OPEN) {
-        let Some(length) = rest[start..].find(CLOSE) else { break };
+        let Some(length) = rest[start..].find(CLOSE) else {
+            break;
+        };
         shown.push_str(&rest[..start]);
         rest = &rest[start + length + CLOSE.len()..];
     }
     shown.push_str(rest);
-    if shown.len() == text.len() { shown } else { shown.trim().to_owned() }
+    if shown.len() == text.len() {
+        shown
+    } else {
+        shown.trim().to_owned()
+    }
 }
 
 fn is_reminder(part: &Value) -> bool {
@@ -75,7 +91,10 @@ fn without_envelope(text: &str) -> String {
         inner = rest[..end].trim();
     }
     let mut lines: Vec<&str> = inner.lines().collect();
-    if lines.get(1).is_some_and(|line| line.starts_with("Description: ")) {
+    if lines
+        .get(1)
+        .is_some_and(|line| line.starts_with("Description: "))
+    {
         lines.remove(1);
     }
     lines.join("\n")
@@ -98,15 +117,24 @@ mod tests {
             is_cron,
         };
         echo(&message).map(|delta| {
-            assert_eq!((&delta["otid"], &delta["created_by_id"]), (&json!("cm-1"), &json!("user-9")));
+            assert_eq!(
+                (&delta["otid"], &delta["created_by_id"]),
+                (&json!("cm-1"), &json!("user-9"))
+            );
             delta["content"].clone()
         })
     }
 
     #[test]
     fn reminders_are_not_shown_to_people() {
-        assert_eq!(of(json!("<system-reminder>x</system-reminder> hello"), false), Some(json!("hello")));
-        assert_eq!(of(json!("<system-reminder>x</system-reminder>"), false), None);
+        assert_eq!(
+            of(json!("<system-reminder>x</system-reminder> hello"), false),
+            Some(json!("hello"))
+        );
+        assert_eq!(
+            of(json!("<system-reminder>x</system-reminder>"), false),
+            None
+        );
         assert_eq!(of(json!("  spaced "), false), Some(json!("  spaced ")));
         let reminder = json!({"type":"text","text":"<system-reminder>x</system-reminder>"});
         let text = json!({"type":"text","text":"hello"});
@@ -117,6 +145,9 @@ mod tests {
     #[test]
     fn a_cron_prompt_is_shown_without_its_wrapper_and_description() {
         let prompt = "<system-reminder>\nScheduled task \"x\" is firing.\nDescription: y\nDo it\n</system-reminder>";
-        assert_eq!(of(json!(prompt), true), Some(json!("Scheduled task \"x\" is firing.\nDo it")));
+        assert_eq!(
+            of(json!(prompt), true),
+            Some(json!("Scheduled task \"x\" is firing.\nDo it"))
+        );
     }
 }

@@ -43,7 +43,12 @@ impl Frames {
     /// Sends an event that is already JSON text.
     pub(crate) fn body_to(&self, to: Audience, kind: EventKind, body: Arc<str>) {
         if self.scope.is_addressable() {
-            self.sink.send(Outbound::Event { to, scope: self.scope.clone(), kind, body });
+            self.sink.send(Outbound::Event {
+                to,
+                scope: self.scope.clone(),
+                kind,
+                body,
+            });
         }
     }
 
@@ -55,20 +60,32 @@ impl Frames {
 
     /// Sends a message made here.
     pub(crate) fn message(&self, message: Map<String, Value>) {
-        self.event(&Event::StreamDelta { delta: Delta::Message(message) });
+        self.event(&Event::StreamDelta {
+            delta: Delta::Message(message),
+        });
     }
 
     /// Sends a lifecycle delta under its own id, or that of an approval request.
     pub(crate) fn lifecycle(&self, id: Option<&str>, run_id: Option<&str>, body: &Lifecycle) {
-        let made = id.is_none().then(|| format!("lifecycle-{}", Uuid::new_v4()));
+        let made = id
+            .is_none()
+            .then(|| format!("lifecycle-{}", Uuid::new_v4()));
         let id = id.or(made.as_deref()).unwrap_or_default();
-        let delta = Delta::Lifecycle { id, date: &now(), run_id, body };
+        let delta = Delta::Lifecycle {
+            id,
+            date: &now(),
+            run_id,
+            body,
+        };
         self.event(&Event::StreamDelta { delta });
     }
 
     /// Answers the connection that asked.
     pub(crate) fn reply(&self, to: &ConnectionId, frame: &Value) {
-        self.sink.send(Outbound::Reply { to: to.clone(), body: frame.to_string().into() });
+        self.sink.send(Outbound::Reply {
+            to: to.clone(),
+            body: frame.to_string().into(),
+        });
     }
 }
 

@@ -56,20 +56,30 @@ async fn read(cwd: &Path) -> Option<GitContext> {
     let branch = git(cwd, &["branch", "--show-current"]).await?;
     let branch = Some(branch.trim().to_owned()).filter(|branch| !branch.is_empty());
     let format = "--format=%(refname:short)";
-    let listed = git(cwd, &["branch", "--sort=-committerdate", format, "--no-color"]).await?;
+    let listed = git(
+        cwd,
+        &["branch", "--sort=-committerdate", format, "--no-color"],
+    )
+    .await?;
     let recent_branches = listed
         .lines()
         .filter(|name| Some(*name) != branch.as_deref() && !name.starts_with('('))
         .take(RECENT)
         .map(String::from)
         .collect();
-    Some(GitContext { branch, recent_branches })
+    Some(GitContext {
+        branch,
+        recent_branches,
+    })
 }
 
 /// Looks for a `.git` upward, which costs nothing beside starting git.
 async fn in_repository(cwd: &Path) -> bool {
     for directory in cwd.ancestors() {
-        if tokio::fs::try_exists(directory.join(".git")).await.unwrap_or(false) {
+        if tokio::fs::try_exists(directory.join(".git"))
+            .await
+            .unwrap_or(false)
+        {
             return true;
         }
     }
@@ -90,7 +100,10 @@ pub(crate) async fn git(cwd: &Path, args: &[&str]) -> Option<String> {
         .output()
         .await
         .ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
@@ -108,7 +121,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for args in [
             &["init", "-q", "-b", "main"][..],
-            &["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", "x"],
+            &[
+                "-c",
+                "user.name=t",
+                "-c",
+                "user.email=t@t",
+                "commit",
+                "-q",
+                "--allow-empty",
+                "-m",
+                "x",
+            ],
             &["branch", "other"],
         ] {
             assert!(git(dir.path(), args).await.is_some(), "{args:?}");

@@ -9,14 +9,14 @@ use super::asks::{Answered, Claimed};
 use super::frames::now;
 use super::queue::{Batch, BatchMessage, Enqueued, Work};
 use crate::events::Injected;
+use crate::permissions::{RuleList, RuleScope, Suggestion, rules};
 use crate::protocol::ConnectionId;
+use crate::protocol::PermissionMode;
 use crate::protocol::command::{
     ApprovalAnswer, ApprovalResponse, ChangeDeviceState, CreateMessage,
 };
 use crate::protocol::event::{ApprovalReceived, Event, Lifecycle};
 use crate::protocol::reply::{self, Started};
-use crate::permissions::{RuleList, RuleScope, Suggestion, rules};
-use crate::protocol::PermissionMode;
 use crate::state::remote_settings::{CwdError, ModeEntry};
 use crate::state::{Home, atomic};
 
@@ -37,7 +37,9 @@ impl Conversation {
     }
 
     fn refuse(&self, asker: &Asker, error: &str) {
-        self.answer(asker, |id, runtime| reply::input_refused(id, runtime, error));
+        self.answer(asker, |id, runtime| {
+            reply::input_refused(id, runtime, error)
+        });
     }
 
     /// A non-terminal error for the clients of this conversation.
@@ -56,10 +58,19 @@ impl Conversation {
 
     /// `input` / `create_message`, in the order of decisions of 02 §5.3.
     pub(crate) fn on_input(&mut self, asker: &Asker, mut input: CreateMessage) {
-        if let Some(problem) = input.options.response_format.as_ref().and_then(format_problem) {
+        if let Some(problem) = input
+            .options
+            .response_format
+            .as_ref()
+            .and_then(format_problem)
+        {
             return self.refuse(asker, problem);
         }
-        if input.messages.iter().any(|message| message.get("type") == Some(&json!("approval"))) {
+        if input
+            .messages
+            .iter()
+            .any(|message| message.get("type") == Some(&json!("approval")))
+        {
             self.notice(
                 "Protocol violation: approval payloads are not allowed in input.kind=create_message. Use input.kind=approval_response.",
             );
@@ -73,13 +84,21 @@ impl Conversation {
                 reply::input_accepted(id, runtime, Some(disposition), None)
             });
         }
-        if !input.messages.iter().any(|message| message.contains_key("content")) {
+        if !input
+            .messages
+            .iter()
+            .any(|message| message.contains_key("content"))
+        {
             return self.refuse(asker, "No message content");
         }
         if self.draining {
             return self.refuse(asker, "This computer is shutting down");
         }
-        let disposition = if self.is_free() { Started::Started } else { Started::Queued };
+        let disposition = if self.is_free() {
+            Started::Started
+        } else {
+            Started::Queued
+        };
         if disposition == Started::Queued {
             let origin = Some(asker.from.clone());
             let work = Work::Message(Box::new(input));
@@ -114,9 +133,13 @@ impl Conversation {
     /// Work from elsewhere in this process.
     pub(crate) fn on_injected(&mut self, work: Injected) {
         let work = match work {
-            Injected::TaskNotification { text, acting_user_id } => {
-                Work::TaskNotification { text, acting_user_id }
-            }
+            Injected::TaskNotification {
+                text,
+                acting_user_id,
+            } => Work::TaskNotification {
+                text,
+                acting_user_id,
+            },
             Injected::CronPrompt { text } => Work::CronPrompt { text },
             Injected::BackgroundChanged => return self.emit_device_status(),
         };
@@ -159,12 +182,18 @@ impl Conversation {
                     reply::input_accepted(id, runtime, None, error.as_deref())
                 });
                 // A turn that was just aborted no longer waits for it.
-                let _ = ask.reply.send(Answered { answer, rules_changed, saved_for_session });
+                let _ = ask.reply.send(Answered {
+                    answer,
+                    rules_changed,
+                    saved_for_session,
+                });
             }
             Claimed::Recovered { last } => {
                 self.emit_loop_status();
                 self.emit_device_status();
-                self.answer(asker, |id, runtime| reply::input_accepted(id, runtime, None, None));
+                self.answer(asker, |id, runtime| {
+                    reply::input_accepted(id, runtime, None, None)
+                });
                 if last {
                     self.continue_recovered();
                 }
@@ -212,7 +241,11 @@ impl Conversation {
             (PermissionMode::Plan, PermissionMode::Plan) => now,
             (PermissionMode::Plan, before) => {
                 let name = Uuid::new_v4().simple().to_string();
-                let file = self.services.home.plans().join(format!("plan-{}.md", &name[..12]));
+                let file = self
+                    .services
+                    .home
+                    .plans()
+                    .join(format!("plan-{}.md", &name[..12]));
                 ModeEntry::plan(before, file)
             }
             (mode, _) => ModeEntry::plain(mode),
@@ -223,7 +256,9 @@ impl Conversation {
     /// Saves the rule of a suggestion (05 §11): for this conversation, or in the
     /// project's settings file. The error text is for the client.
     async fn save_rule(&mut self, suggestion: Option<&Suggestion>) -> Result<Saved, String> {
-        let Some(suggestion) = suggestion else { return Ok(Saved::Nothing) };
+        let Some(suggestion) = suggestion else {
+            return Ok(Saved::Nothing);
+        };
         match suggestion.scope {
             RuleScope::Session => {
                 self.session_rules.add(RuleList::Allow, &suggestion.rule);
@@ -245,7 +280,12 @@ impl Conversation {
     /// Moves the conversation to `cwd`, or tells why not.
     pub(crate) async fn change_cwd(&mut self, cwd: &str) {
         let current = self.services.remote.cwd_of(&self.scope);
-        match self.services.remote.set_cwd(&self.scope, cwd, &current).await {
+        match self
+            .services
+            .remote
+            .set_cwd(&self.scope, cwd, &current)
+            .await
+        {
             // A missing directory is no error: the client sees the old one again.
             Ok(_) | Err(CwdError::Missing(_)) => {
                 self.reminders.directory_changed();
@@ -258,7 +298,11 @@ impl Conversation {
 
     /// The boot directory changed; matters only without an own one.
     pub(crate) fn on_boot_directory_changed(&mut self) {
-        let own = self.services.remote.cwd_map().contains_key(&self.scope.settings_key());
+        let own = self
+            .services
+            .remote
+            .cwd_map()
+            .contains_key(&self.scope.settings_key());
         if own || self.life.is_active() {
             return;
         }
@@ -284,7 +328,12 @@ impl Conversation {
     pub(crate) fn on_remove_item(&mut self, asker: &Asker, item_id: &str) {
         let found = self.queue.remove(item_id);
         self.answer(asker, |id, _| {
-            reply::reply("remove_queue_item_response", id, found, json!({"item_id": item_id}))
+            reply::reply(
+                "remove_queue_item_response",
+                id,
+                found,
+                json!({"item_id": item_id}),
+            )
         });
         self.emit_queue_snapshot();
     }
@@ -301,12 +350,17 @@ impl Conversation {
             Some(args) => format!("/{command_id} {args}"),
             None => format!("/{command_id}"),
         };
-        let (command_id, output) =
-            (command_id.to_owned(), format!("Unknown command: {command_id}"));
+        let (command_id, output) = (
+            command_id.to_owned(),
+            format!("Unknown command: {command_id}"),
+        );
         self.frames.lifecycle(
             None,
             None,
-            &Lifecycle::SlashCommandStart { command_id: command_id.clone(), input: input.clone() },
+            &Lifecycle::SlashCommandStart {
+                command_id: command_id.clone(),
+                input: input.clone(),
+            },
         );
         self.frames.lifecycle(
             None,
@@ -319,7 +373,12 @@ impl Conversation {
             },
         );
         self.answer(asker, |id, _| {
-            reply::reply("execute_command_response", id, false, json!({"output": output}))
+            reply::reply(
+                "execute_command_response",
+                id,
+                false,
+                json!({"output": output}),
+            )
         });
     }
 }
@@ -370,7 +429,9 @@ fn received(
 
 /// What is wrong with a `response_format` (02 §5.3 step 1).
 fn format_problem(format: &Value) -> Option<&'static str> {
-    let Value::Object(format) = format else { return Some("response_format must be an object") };
+    let Value::Object(format) = format else {
+        return Some("response_format must be an object");
+    };
     if format.get("type").and_then(Value::as_str) != Some("json_schema") {
         return Some("response_format.type must be json_schema");
     }
@@ -387,14 +448,19 @@ fn format_problem(format: &Value) -> Option<&'static str> {
 /// first client message id (02 §5.3 step 3).
 fn stamp(messages: &mut [Map<String, Value>]) -> Option<String> {
     let mut identity = None;
-    for message in messages.iter_mut().filter(|message| message.contains_key("content")) {
+    for message in messages
+        .iter_mut()
+        .filter(|message| message.contains_key("content"))
+    {
         let client_id = message
             .get("client_message_id")
             .and_then(Value::as_str)
             .filter(|id| !id.is_empty())
             .map(String::from);
         if !message.get("otid").is_some_and(Value::is_string) {
-            let otid = client_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+            let otid = client_id
+                .clone()
+                .unwrap_or_else(|| Uuid::new_v4().to_string());
             message.insert("otid".into(), otid.into());
         }
         identity = identity.or(client_id);
@@ -431,13 +497,22 @@ mod tests {
     fn a_response_format_is_checked_from_outside_in() {
         for (format, problem) in [
             (json!(1), Some("response_format must be an object")),
-            (json!({"type":"text"}), Some("response_format.type must be json_schema")),
-            (json!({"type":"json_schema"}), Some("response_format.json_schema must be an object")),
+            (
+                json!({"type":"text"}),
+                Some("response_format.type must be json_schema"),
+            ),
+            (
+                json!({"type":"json_schema"}),
+                Some("response_format.json_schema must be an object"),
+            ),
             (
                 json!({"type":"json_schema","json_schema":{}}),
                 Some("response_format.json_schema.schema must be an object"),
             ),
-            (json!({"type":"json_schema","json_schema":{"schema":{}}}), None),
+            (
+                json!({"type":"json_schema","json_schema":{"schema":{}}}),
+                None,
+            ),
         ] {
             assert_eq!(format_problem(&format), problem, "{format}");
         }

@@ -68,8 +68,12 @@ impl Lifecycle {
             Phase::Idle | Phase::Command => {
                 self.leases += 1;
                 let lease = Lease(self.leases);
-                self.phase =
-                    Phase::Active(Turn { lease, status, run_id: None, executing: Vec::new() });
+                self.phase = Phase::Active(Turn {
+                    lease,
+                    status,
+                    run_id: None,
+                    executing: Vec::new(),
+                });
                 Some(lease)
             }
         }
@@ -130,7 +134,9 @@ impl Lifecycle {
 
     /// Asks the turn to end. `external_pending`: a backend cancel will follow.
     pub(crate) fn cancel(&mut self, external_pending: bool) -> Option<CancelledTurn> {
-        let Phase::Active(turn) = &mut self.phase else { return None };
+        let Phase::Active(turn) = &mut self.phase else {
+            return None;
+        };
         let cancelled = CancelledTurn {
             lease: turn.lease,
             run_id: turn.run_id.take(),
@@ -246,7 +252,10 @@ mod tests {
         assert!(!life.set_run(old, Some("run-1".into())));
         assert_eq!(life.status(), LoopStatus::SendingApiRequest);
         assert!(life.set_status(new, LoopStatus::ProcessingApiResponse));
-        assert!(!life.set_status(new, LoopStatus::ProcessingApiResponse), "unchanged");
+        assert!(
+            !life.set_status(new, LoopStatus::ProcessingApiResponse),
+            "unchanged"
+        );
     }
 
     #[test]

@@ -51,5 +51,7 @@ pub async fn run(
     remnant: Remnant,
     mailbox: mpsc::UnboundedReceiver<Message>,
 ) {
-    actor::Conversation::new(scope, services, subscribers, remnant).run(mailbox).await;
+    actor::Conversation::new(scope, services, subscribers, remnant)
+        .run(mailbox)
+        .await;
 }

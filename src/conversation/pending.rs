@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::turn::PendingCall;
 use super::turn::Calls;
+use super::turn::PendingCall;
 use crate::api::{ApiError, Client};
 use crate::protocol::Scope;
 
@@ -42,14 +42,21 @@ async fn last_message(api: &Client, scope: &Scope) -> Result<Option<String>, Api
         let conversation = api.conversation(&scope.conversation_id).await?;
         return Ok(last(conversation.get("in_context_message_ids")));
     }
-    let Some(agent_id) = scope.agent_id.as_deref() else { return Ok(None) };
+    let Some(agent_id) = scope.agent_id.as_deref() else {
+        return Ok(None);
+    };
     let agent = api.agent(agent_id).await?;
-    let listed = agent.get("in_context_message_ids").filter(|ids| ids.is_array());
+    let listed = agent
+        .get("in_context_message_ids")
+        .filter(|ids| ids.is_array());
     if let Some(id) = last(listed.or_else(|| agent.get("message_ids"))) {
         return Ok(Some(id));
     }
     let newest = api.newest_default_message(agent_id).await?;
-    let id = newest.get(0).and_then(|message| message.get("id")).and_then(Value::as_str);
+    let id = newest
+        .get(0)
+        .and_then(|message| message.get("id"))
+        .and_then(Value::as_str);
     Ok(id.map(|id| source_id(id).to_owned()))
 }
 
@@ -73,8 +80,16 @@ fn unanswered(variants: &Value) -> Vec<PendingCall> {
         }
     };
     for variant in variants {
-        let Some(message) = variant.as_object() else { continue };
-        let list = |key: &str| message.get(key).and_then(Value::as_array).into_iter().flatten();
+        let Some(message) = variant.as_object() else {
+            continue;
+        };
+        let list = |key: &str| {
+            message
+                .get(key)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
         match message.get("message_type").and_then(Value::as_str) {
             Some("approval_request_message") => {
                 let mut one = Calls::default();
@@ -113,7 +128,10 @@ mod tests {
         ]);
         let pending = unanswered(&variants);
         assert_eq!(pending.len(), 1);
-        assert_eq!((pending[0].id.as_str(), pending[0].args.as_str()), ("a", "{}"));
+        assert_eq!(
+            (pending[0].id.as_str(), pending[0].args.as_str()),
+            ("a", "{}")
+        );
         assert!(unanswered(&json!({})).is_empty());
     }
 

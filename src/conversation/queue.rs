@@ -23,7 +23,10 @@ pub(crate) enum Work {
     /// Input of a client.
     Message(Box<CreateMessage>),
     /// News of background work.
-    TaskNotification { text: String, acting_user_id: Option<String> },
+    TaskNotification {
+        text: String,
+        acting_user_id: Option<String>,
+    },
     /// A schedule fired.
     CronPrompt { text: String },
 }
@@ -60,7 +63,9 @@ pub(crate) struct Item {
 
 impl Item {
     fn wire_id(&self) -> String {
-        self.client_message_id.clone().unwrap_or_else(|| format!("cm-{}", self.id))
+        self.client_message_id
+            .clone()
+            .unwrap_or_else(|| format!("cm-{}", self.id))
     }
 }
 
@@ -112,7 +117,13 @@ pub(crate) struct Queue {
 impl Queue {
     /// An empty queue that numbers its items and batches behind earlier ones.
     pub(crate) fn new(next_item: u64, next_batch: u64) -> Self {
-        Self { items: VecDeque::new(), removed: Vec::new(), dirty: false, next_item, next_batch }
+        Self {
+            items: VecDeque::new(),
+            removed: Vec::new(),
+            dirty: false,
+            next_item,
+            next_batch,
+        }
     }
 
     /// The counters, to survive eviction.
@@ -157,7 +168,10 @@ impl Queue {
     }
 
     fn record(&mut self, item: &Item, disposition: Disposition) {
-        let removal = QueueRemoval { client_message_id: item.wire_id(), disposition };
+        let removal = QueueRemoval {
+            client_message_id: item.wire_id(),
+            disposition,
+        };
         if !self.removed.contains(&removal) {
             self.removed.push(removal);
         }
@@ -187,7 +201,9 @@ impl Queue {
 
     /// Removes one item; `false` when there is none of that id.
     pub(crate) fn remove(&mut self, id: &str) -> bool {
-        let Some(at) = self.items.iter().position(|item| item.id == id) else { return false };
+        let Some(at) = self.items.iter().position(|item| item.id == id) else {
+            return false;
+        };
         if let Some(item) = self.items.remove(at) {
             self.record(&item, Disposition::Cancelled);
         }
@@ -342,15 +358,22 @@ fn batch(id: String, items: Vec<Item>) -> Batch {
                     optioned = true;
                 }
             }
-            Work::TaskNotification { text, acting_user_id } => {
-                batch.messages.push(harness_message(&text, acting_user_id, false));
+            Work::TaskNotification {
+                text,
+                acting_user_id,
+            } => {
+                batch
+                    .messages
+                    .push(harness_message(&text, acting_user_id, false));
             }
             Work::CronPrompt { text } => batch.messages.push(harness_message(&text, None, true)),
         }
     }
     if !optioned {
-        batch.options.acting_user_id =
-            batch.messages.iter().find_map(|message| message.acting_user_id.clone());
+        batch.options.acting_user_id = batch
+            .messages
+            .iter()
+            .find_map(|message| message.acting_user_id.clone());
     }
     batch
 }
@@ -372,7 +395,12 @@ fn harness_message(text: &str, acting_user_id: Option<String>, is_cron: bool) ->
     message.insert("content".into(), text.into());
     message.insert("otid".into(), uuid::Uuid::new_v4().to_string().into());
     message.insert("attribution".into(), json!({}));
-    BatchMessage { message, images: ImageFailureMode::Strict, acting_user_id, is_cron }
+    BatchMessage {
+        message,
+        images: ImageFailureMode::Strict,
+        acting_user_id,
+        is_cron,
+    }
 }
 
 #[cfg(test)]
@@ -385,16 +413,28 @@ mod tests {
         };
         Work::Message(Box::new(CreateMessage {
             messages: vec![message],
-            options: InputOptions { image_failure_mode: images, ..InputOptions::default() },
+            options: InputOptions {
+                image_failure_mode: images,
+                ..InputOptions::default()
+            },
         }))
     }
 
     fn push(queue: &mut Queue, content: &str) -> Enqueued {
-        queue.push(text(content, ImageFailureMode::Strict), Some(content.into()), None, "t".into())
+        queue.push(
+            text(content, ImageFailureMode::Strict),
+            Some(content.into()),
+            None,
+            "t".into(),
+        )
     }
 
     fn contents(batch: &Batch) -> Vec<&str> {
-        batch.messages.iter().map(|m| m.message["content"].as_str().unwrap()).collect()
+        batch
+            .messages
+            .iter()
+            .map(|m| m.message["content"].as_str().unwrap())
+            .collect()
     }
 
     #[test]
@@ -409,7 +449,10 @@ mod tests {
         assert_eq!(batch.client_message_ids, ["a", "b", "c"]);
         let gone = queue.take_changes().unwrap();
         assert_eq!(gone.len(), 3);
-        assert!(gone.iter().all(|removal| removal.disposition == Disposition::Dequeued));
+        assert!(
+            gone.iter()
+                .all(|removal| removal.disposition == Disposition::Dequeued)
+        );
         assert!(queue.take_changes().is_none());
         assert!(queue.take_batch().is_none());
     }
@@ -422,8 +465,18 @@ mod tests {
         assert_eq!(contents(&queue.take_batch().unwrap()), ["a"]);
         assert_eq!(contents(&queue.take_batch().unwrap()), ["b"]);
         let from = |name: &str| Some(ConnectionId::new(name));
-        queue.push(text("c", ImageFailureMode::Strict), None, from("1"), "t".into());
-        queue.push(text("d", ImageFailureMode::Strict), None, from("2"), "t".into());
+        queue.push(
+            text("c", ImageFailureMode::Strict),
+            None,
+            from("1"),
+            "t".into(),
+        );
+        queue.push(
+            text("d", ImageFailureMode::Strict),
+            None,
+            from("2"),
+            "t".into(),
+        );
         assert_eq!(contents(&queue.take_batch().unwrap()), ["c"]);
     }
 
@@ -435,14 +488,24 @@ mod tests {
         }
         assert_eq!(queue.len(), SOFT_LIMIT);
         let gone = queue.take_changes().unwrap();
-        assert_eq!(gone, [QueueRemoval { client_message_id: "m0".into(), disposition: Disposition::Cancelled }]);
+        assert_eq!(
+            gone,
+            [QueueRemoval {
+                client_message_id: "m0".into(),
+                disposition: Disposition::Cancelled
+            }]
+        );
         // Only items that cannot be merged may pass the soft limit; the listener makes none.
         let mut full = Queue::new(0, 0);
         for n in 0..HARD_LIMIT {
             full.items.push_back(Item {
-                id: format!("q-{n}"), client_message_id: None, origin: None,
-                work: text("x", ImageFailureMode::Strict), shown: Value::Null,
-                enqueued_at: String::new(), paused: false,
+                id: format!("q-{n}"),
+                client_message_id: None,
+                origin: None,
+                work: text("x", ImageFailureMode::Strict),
+                shown: Value::Null,
+                enqueued_at: String::new(),
+                paused: false,
             });
         }
         assert_eq!(push(&mut full, "late"), Enqueued::Refused);
@@ -454,7 +517,14 @@ mod tests {
     fn an_abort_pauses_user_messages_and_only_those() {
         let mut queue = Queue::new(0, 0);
         push(&mut queue, "a");
-        queue.push(Work::CronPrompt { text: "tick".into() }, None, None, "t".into());
+        queue.push(
+            Work::CronPrompt {
+                text: "tick".into(),
+            },
+            None,
+            None,
+            "t".into(),
+        );
         assert!(queue.pause());
         assert!(!queue.pause(), "nothing left to pause");
         assert_eq!(contents(&queue.take_batch().unwrap()), ["tick"]);
@@ -476,7 +546,14 @@ mod tests {
     #[test]
     fn items_without_a_client_id_are_named_after_their_queue_id() {
         let mut queue = Queue::new(4, 0);
-        queue.push(Work::CronPrompt { text: "tick".into() }, None, None, "t".into());
+        queue.push(
+            Work::CronPrompt {
+                text: "tick".into(),
+            },
+            None,
+            None,
+            "t".into(),
+        );
         queue.messages(|items| {
             assert_eq!((items[0].id, items[0].client_message_id), ("q-5", "cm-q-5"));
             assert_eq!((items[0].kind, items[0].source), ("cron_prompt", "cron"));
@@ -487,15 +564,25 @@ mod tests {
     #[test]
     fn queued_messages_name_their_sender_and_harness_messages_nobody() {
         let mut queue = Queue::new(0, 0);
-        let Work::Message(mut input) = text("a", ImageFailureMode::Strict) else { unreachable!() };
+        let Work::Message(mut input) = text("a", ImageFailureMode::Strict) else {
+            unreachable!()
+        };
         input.options.acting_user_id = Some("user-9".into());
         queue.push(Work::Message(input), None, None, "t".into());
         queue.push(
-            Work::TaskNotification { text: "n".into(), acting_user_id: Some("user-9".into()) },
-            None, None, "t".into(),
+            Work::TaskNotification {
+                text: "n".into(),
+                acting_user_id: Some("user-9".into()),
+            },
+            None,
+            None,
+            "t".into(),
         );
         let batch = queue.take_batch().unwrap();
-        assert_eq!(batch.messages[0].message["attribution"], json!({"acting_user_id":"user-9"}));
+        assert_eq!(
+            batch.messages[0].message["attribution"],
+            json!({"acting_user_id":"user-9"})
+        );
         assert_eq!(batch.messages[1].message["attribution"], json!({}));
         assert_eq!(batch.options.acting_user_id.as_deref(), Some("user-9"));
     }

@@ -58,16 +58,25 @@ pub(crate) enum RecordOutcome {
     /// Not ours, or for a human: `sync` asks.
     Leave,
     /// The calls never started: decide about them.
-    Ask { calls: Vec<PendingCall>, run_id: Option<String> },
+    Ask {
+        calls: Vec<PendingCall>,
+        run_id: Option<String>,
+    },
     /// Answer them: with recorded results, else as stale.
-    Continue { approvals: Vec<Value>, otid: Option<String> },
+    Continue {
+        approvals: Vec<Value>,
+        otid: Option<String>,
+    },
 }
 
 /// What a `sync` found on the server.
 #[derive(Debug)]
 pub(crate) enum SyncFinding {
     /// Calls that wait, and whether to go on at once.
-    Pending { calls: Vec<PendingCall>, resume: bool },
+    Pending {
+        calls: Vec<PendingCall>,
+        resume: bool,
+    },
     /// Nothing.
     Nothing,
 }
@@ -90,7 +99,9 @@ impl Conversation {
     }
 
     fn look_up_record(&mut self) {
-        let Some(record) = self.recoveries.record.clone() else { return };
+        let Some(record) = self.recoveries.record.clone() else {
+            return;
+        };
         self.recoveries.running = true;
         let services = Arc::clone(&self.services);
         let scope = self.scope.clone();
@@ -125,19 +136,31 @@ impl Conversation {
             RecordOutcome::Deferred | RecordOutcome::Leave => {}
             RecordOutcome::Ask { calls, run_id } => {
                 let opening = Opening::Stop { calls, run_id };
-                self.begin(recovered_turn_id("startup-"), opening, None, LoopStatus::SendingApiRequest);
+                self.begin(
+                    recovered_turn_id("startup-"),
+                    opening,
+                    None,
+                    LoopStatus::SendingApiRequest,
+                );
             }
             RecordOutcome::Continue { approvals, otid } => {
                 let _ = record;
                 let opening = Opening::Continue { approvals, otid };
-                self.begin(recovered_turn_id("startup-"), opening, None, LoopStatus::SendingApiRequest);
+                self.begin(
+                    recovered_turn_id("startup-"),
+                    opening,
+                    None,
+                    LoopStatus::SendingApiRequest,
+                );
             }
         }
     }
 
     fn forget_record(&mut self) {
         let store = self.services.interrupted.clone();
-        let Some(agent) = self.scope.agent_id.clone() else { return };
+        let Some(agent) = self.scope.agent_id.clone() else {
+            return;
+        };
         let conversation = Arc::clone(&self.scope.conversation_id);
         self.job(
             async move {
@@ -184,11 +207,15 @@ impl Conversation {
 
     /// Applies what a `sync` found (03 §14.3).
     pub(crate) fn apply_finding(&mut self, finding: SyncFinding) {
-        let SyncFinding::Pending { calls, resume } = finding else { return };
+        let SyncFinding::Pending { calls, resume } = finding else {
+            return;
+        };
         if !self.may_recover() {
             return;
         }
-        let interactive = calls.iter().any(|call| INTERACTIVE.contains(&call.name.as_str()));
+        let interactive = calls
+            .iter()
+            .any(|call| INTERACTIVE.contains(&call.name.as_str()));
         if interactive {
             let asks = calls
                 .iter()
@@ -208,10 +235,21 @@ impl Conversation {
             self.recoveries.calls = calls;
         } else if resume {
             let approvals = stale(&calls);
-            let opening = Opening::Continue { approvals, otid: None };
-            self.begin(recovered_turn_id(""), opening, None, LoopStatus::SendingApiRequest);
+            let opening = Opening::Continue {
+                approvals,
+                otid: None,
+            };
+            self.begin(
+                recovered_turn_id(""),
+                opening,
+                None,
+                LoopStatus::SendingApiRequest,
+            );
         } else {
-            let denials = calls.iter().map(|call| denied_call(&call.id, STALE)).collect();
+            let denials = calls
+                .iter()
+                .map(|call| denied_call(&call.id, STALE))
+                .collect();
             self.interrupt.note(denials);
         }
     }
@@ -242,15 +280,25 @@ impl Conversation {
 
 /// Denials of calls that nobody will run.
 fn stale(calls: &[PendingCall]) -> Vec<Value> {
-    calls.iter().map(|call| Value::Object(denied_call(&call.id, STALE))).collect()
+    calls
+        .iter()
+        .map(|call| Value::Object(denied_call(&call.id, STALE)))
+        .collect()
 }
 
 /// Whether this listener may act for the conversation (03 §14.4).
 async fn owns(services: &Services, scope: &Scope) -> bool {
     let link = services.link.borrow().clone();
-    let Some(connection) = link.connection.filter(|id| id.is_hosted()) else { return true };
-    let Some(agent) = scope.agent_id.as_deref() else { return false };
-    let statuses = services.api.runtime_status(agent, &[&scope.conversation_id]).await;
+    let Some(connection) = link.connection.filter(|id| id.is_hosted()) else {
+        return true;
+    };
+    let Some(agent) = scope.agent_id.as_deref() else {
+        return false;
+    };
+    let statuses = services
+        .api
+        .runtime_status(agent, &[&scope.conversation_id])
+        .await;
     match statuses {
         Ok(statuses) => statuses
             .iter()
@@ -296,9 +344,7 @@ fn judge(calls: Vec<PendingCall>, record: &InterruptedTurn) -> RecordOutcome {
         let approvals: Vec<Value> = calls
             .iter()
             .map(|call| {
-                Value::Object(
-                    result_of(&call.id).unwrap_or_else(|| denied_call(&call.id, STALE)),
-                )
+                Value::Object(result_of(&call.id).unwrap_or_else(|| denied_call(&call.id, STALE)))
             })
             .collect();
         let same = calls.len() == record.tool_call_ids.len();
@@ -311,7 +357,10 @@ fn judge(calls: Vec<PendingCall>, record: &InterruptedTurn) -> RecordOutcome {
         return RecordOutcome::Leave;
     }
     // The record was written when the run began and names no call: none has started.
-    RecordOutcome::Ask { calls, run_id: record.run_id.clone() }
+    RecordOutcome::Ask {
+        calls,
+        run_id: record.run_id.clone(),
+    }
 }
 
 impl Decided {
@@ -319,14 +368,20 @@ impl Decided {
     fn new(call: PendingCall, answer: Option<ApprovalAnswer>, stale: &str) -> Self {
         use super::turn::Choice;
         let decision = match answer {
-            Some(ApprovalAnswer::Allow { message, updated_input, .. }) => Choice::Run {
+            Some(ApprovalAnswer::Allow {
+                message,
+                updated_input,
+                ..
+            }) => Choice::Run {
                 args: updated_input.unwrap_or_else(|| arguments(&call.args)),
                 comment: message,
             },
             Some(ApprovalAnswer::Deny { message } | ApprovalAnswer::Error(message)) => {
                 Choice::Deny { reason: message }
             }
-            None => Choice::Deny { reason: stale.to_owned() },
+            None => Choice::Deny {
+                reason: stale.to_owned(),
+            },
         };
         Self { call, decision }
     }
@@ -346,12 +401,18 @@ mod tests {
     }
 
     fn call(id: &str) -> PendingCall {
-        PendingCall { id: id.into(), name: "Bash".into(), args: "{}".into(), message_id: None }
+        PendingCall {
+            id: id.into(),
+            name: "Bash".into(),
+            args: "{}".into(),
+            message_id: None,
+        }
     }
 
     #[test]
     fn recorded_results_are_sent_and_started_calls_without_one_are_closed() {
-        let results = json!([{"type":"tool","tool_call_id":"a","tool_return":"x","status":"success"}]);
+        let results =
+            json!([{"type":"tool","tool_call_id":"a","tool_return":"x","status":"success"}]);
         match judge(vec![call("a"), call("b")], &record(&["a", "b"], results)) {
             RecordOutcome::Continue { approvals, otid } => {
                 assert_eq!(otid.as_deref(), Some("otid-1"));

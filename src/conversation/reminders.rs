@@ -116,9 +116,15 @@ mod tests {
         let first = reminders.take(PermissionMode::Unrestricted);
         assert_eq!(first.session, Some(SessionReason::Connected));
         assert!(first.agent);
-        assert_eq!(first.mode, None, "unrestricted is no news on the first turn");
+        assert_eq!(
+            first.mode, None,
+            "unrestricted is no news on the first turn"
+        );
         let second = reminders.take(PermissionMode::Unrestricted);
-        assert_eq!((second.session, second.agent, second.mode), (None, false, None));
+        assert_eq!(
+            (second.session, second.agent, second.mode),
+            (None, false, None)
+        );
     }
 
     #[test]
@@ -126,7 +132,10 @@ mod tests {
         let mut reminders = Reminders::default();
         assert!(reminders.take(PermissionMode::Standard).mode.is_some());
         let notice = reminders.take(PermissionMode::Plan).mode.unwrap();
-        assert_eq!((notice.mode, notice.before), (PermissionMode::Plan, Some(PermissionMode::Standard)));
+        assert_eq!(
+            (notice.mode, notice.before),
+            (PermissionMode::Plan, Some(PermissionMode::Standard))
+        );
         assert!(reminders.take(PermissionMode::Plan).mode.is_none());
     }
 
@@ -137,7 +146,11 @@ mod tests {
         reminders.directory_changed();
         reminders.compacted();
         let due = reminders.take(PermissionMode::Unrestricted);
-        assert_eq!(due.session, Some(SessionReason::DirectoryChanged), "the earlier reason stays");
+        assert_eq!(
+            due.session,
+            Some(SessionReason::DirectoryChanged),
+            "the earlier reason stays"
+        );
         assert!(due.agent);
     }
 }

@@ -19,7 +19,11 @@ pub(crate) enum Purpose {
     /// `sync`.
     Sync { asker: Asker, force: bool },
     /// `runtime_start`; the response when it comes behind the replay.
-    Adopt { asker: Asker, response: Option<Value>, force: bool },
+    Adopt {
+        asker: Asker,
+        response: Option<Value>,
+        force: bool,
+    },
     /// A connection opened again.
     Opened(ConnectionId),
 }
@@ -64,8 +68,15 @@ impl Conversation {
         if let Some(cwd) = &adopt.cwd {
             let boot = self.services.remote.boot_cwd();
             let current = self.services.remote.cwd_of(&self.scope);
-            let wanted = cwd.clone().unwrap_or_else(|| boot.to_string_lossy().into_owned());
-            if let Err(error) = self.services.remote.set_cwd(&self.scope, &wanted, &current).await {
+            let wanted = cwd
+                .clone()
+                .unwrap_or_else(|| boot.to_string_lossy().into_owned());
+            if let Err(error) = self
+                .services
+                .remote
+                .set_cwd(&self.scope, &wanted, &current)
+                .await
+            {
                 return refuse(self, error.to_string());
             }
         }
@@ -80,7 +91,10 @@ impl Conversation {
             }),
         );
         if let Some(settings) = adopt.execution_settings {
-            response.insert("execution_settings".into(), Value::Object(settings.raw.clone()));
+            response.insert(
+                "execution_settings".into(),
+                Value::Object(settings.raw.clone()),
+            );
             self.execution = Some(settings);
         }
         let mut response = Some(Value::Object(response));
@@ -90,7 +104,11 @@ impl Conversation {
             self.respond_to_start(&asker, true, response);
         }
         self.prepare_replay(
-            Purpose::Adopt { asker, response, force: adopt.force_device_status },
+            Purpose::Adopt {
+                asker,
+                response,
+                force: adopt.force_device_status,
+            },
             adopt.recover_approvals,
             false,
         );
@@ -129,7 +147,11 @@ impl Conversation {
                     },
                     git.load(&cwd),
                 );
-                Done::Replay(Box::new(Prepared { purpose, finding, git: Some((cwd, context)) }))
+                Done::Replay(Box::new(Prepared {
+                    purpose,
+                    finding,
+                    git: Some((cwd, context)),
+                }))
             },
             Done::Nothing,
         );
@@ -166,10 +188,15 @@ impl Conversation {
                 self.replay_state(&asker.from, force);
                 if let Some(id) = &asker.request_id {
                     let more = json!({"runtime": asker.runtime});
-                    self.frames.reply(&asker.from, &reply::reply("sync_response", id, true, more));
+                    self.frames
+                        .reply(&asker.from, &reply::reply("sync_response", id, true, more));
                 }
             }
-            Purpose::Adopt { asker, response, force } => {
+            Purpose::Adopt {
+                asker,
+                response,
+                force,
+            } => {
                 self.replay_asks(&asker.from);
                 self.replay_state(&asker.from, force);
                 if let Some(response) = response {
@@ -188,8 +215,10 @@ impl Conversation {
 
     fn replay_asks(&mut self, to: &ConnectionId) {
         for request in self.asks.register(to) {
-            self.frames
-                .event_to(Audience::Connection(to.clone()), &Event::ControlRequest(&request));
+            self.frames.event_to(
+                Audience::Connection(to.clone()),
+                &Event::ControlRequest(&request),
+            );
         }
     }
 

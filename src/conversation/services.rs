@@ -163,13 +163,16 @@ impl Loads {
         } else {
             by_key.insert(scope.runtime_key(), load);
         }
-        let total = by_key.values().fold(TotalLoad::default(), |sum, load| TotalLoad {
-            turns: sum.turns + usize::from(load.in_turn),
-            queued: sum.queued + load.queued,
-            approvals: sum.approvals + load.approvals,
-        });
+        let total = by_key
+            .values()
+            .fold(TotalLoad::default(), |sum, load| TotalLoad {
+                turns: sum.turns + usize::from(load.in_turn),
+                queued: sum.queued + load.queued,
+                approvals: sum.approvals + load.approvals,
+            });
         drop(by_key);
-        self.total.send_if_modified(|known| std::mem::replace(known, total) != total);
+        self.total
+            .send_if_modified(|known| std::mem::replace(known, total) != total);
     }
 
     /// Follows the sums.
@@ -192,6 +195,10 @@ impl Services {
 
     /// Where children of a conversation start when nothing else is known.
     pub(crate) fn fallback_directories(&self) -> Vec<PathBuf> {
-        vec![self.remote.boot_cwd(), self.home.user.clone(), std::env::temp_dir()]
+        vec![
+            self.remote.boot_cwd(),
+            self.home.user.clone(),
+            std::env::temp_dir(),
+        ]
     }
 }

@@ -18,9 +18,17 @@ pub const SUPPORTED_COMMANDS: &[&str] = &["monitor_stop"];
 const EXPERIMENTS: &[(&str, &str, Option<&str>)] = &[
     ("artifacts", "artifacts", Some("LETTA_ARTIFACTS")),
     ("conversation_titles", "conversation titles", None),
-    ("desktop_conversation_bootstrap", "conversation bootstrap", None),
+    (
+        "desktop_conversation_bootstrap",
+        "conversation bootstrap",
+        None,
+    ),
     ("diffs", "diffs", None),
-    ("reflection_arena", "reflection arena", Some("LETTA_REFLECTION_ARENA")),
+    (
+        "reflection_arena",
+        "reflection arena",
+        Some("LETTA_REFLECTION_ARENA"),
+    ),
     ("tui_cron", "TUI cron scheduler", None),
 ];
 
@@ -78,15 +86,28 @@ impl Conversation {
         let cwd = self.shown_cwd();
         let cwd_text = cwd.to_string_lossy();
         let agent = self.scope.agent_id.as_deref();
-        let memory =
-            agent.map(|agent| self.services.home.agent_memory(agent).to_string_lossy().into_owned());
+        let memory = agent.map(|agent| {
+            self.services
+                .home
+                .agent_memory(agent)
+                .to_string_lossy()
+                .into_owned()
+        });
         let preference = self
             .services
             .settings
             .toolset_preference(&self.scope, self.services.api.base_url().as_str())
             .unwrap_or_else(|| String::from("auto"));
-        let pending = if self.interrupt.is_held() { Vec::new() } else { self.asks.shown() };
-        let git = self.git.as_ref().filter(|(of, _)| *of == cwd).and_then(|(_, git)| git.as_ref());
+        let pending = if self.interrupt.is_held() {
+            Vec::new()
+        } else {
+            self.asks.shown()
+        };
+        let git = self
+            .git
+            .as_ref()
+            .filter(|(of, _)| *of == cwd)
+            .and_then(|(_, git)| git.as_ref());
         let empty: &[String] = &[];
         let processes = match agent {
             Some(_) => self.services.background.listing(&self.scope),
@@ -108,7 +129,10 @@ impl Conversation {
             },
             current_toolset_preference: &preference,
             available_toolsets: &self.services.catalogs.toolsets,
-            current_loaded_tools: self.toolset.as_ref().map_or(empty, |toolset| &toolset.tools),
+            current_loaded_tools: self
+                .toolset
+                .as_ref()
+                .map_or(empty, |toolset| &toolset.tools),
             current_available_skills: &[],
             background_processes: &processes,
             pending_control_requests: &pending,
@@ -125,33 +149,44 @@ impl Conversation {
                 })
             }),
         };
-        serde_json::to_string(&Event::UpdateDeviceStatus { device_status: &status }).ok()
+        serde_json::to_string(&Event::UpdateDeviceStatus {
+            device_status: &status,
+        })
+        .ok()
     }
 
     /// Sends `update_device_status` to all subscribers.
     pub(crate) fn emit_device_status(&self) {
         if let Some(body) = self.device_status() {
-            self.frames.body_to(Audience::Subscribers, EventKind::DeviceStatus, body.into());
+            self.frames
+                .body_to(Audience::Subscribers, EventKind::DeviceStatus, body.into());
         }
     }
 
     /// Sends the device status of a replay, unless this connection has just the
     /// same one (02 §6.1).
     pub(crate) fn show_device_status(&mut self, to: &ConnectionId, force: bool) {
-        let Some(body) = self.device_status() else { return };
+        let Some(body) = self.device_status() else {
+            return;
+        };
         if !force && self.shown.get(to) == Some(&body) {
             return;
         }
         self.shown.insert(to.clone(), body.clone());
         let audience = Audience::Connection(to.clone());
-        self.frames.body_to(audience, EventKind::DeviceStatus, body.into());
+        self.frames
+            .body_to(audience, EventKind::DeviceStatus, body.into());
     }
 
     fn loop_status(&self) -> LoopStatus {
         let status = self.life.status();
         if self.interrupt.is_held() {
             let working = self.life.is_active() && status != LoopStatus::WaitingOnApproval;
-            return if working { status } else { LoopStatus::WaitingOnInput };
+            return if working {
+                status
+            } else {
+                LoopStatus::WaitingOnInput
+            };
         }
         if self.life.is_idle() && self.asks.has_recovered() {
             return LoopStatus::WaitingOnApproval;
@@ -179,14 +214,22 @@ impl Conversation {
                 .filter(|_| mode.mode == PermissionMode::Plan)
                 .and_then(std::path::Path::to_str),
         };
-        self.frames.event_to(to, &Event::UpdateLoopStatus { loop_status: &state });
+        self.frames.event_to(
+            to,
+            &Event::UpdateLoopStatus {
+                loop_status: &state,
+            },
+        );
     }
 
     /// Sends the queue with what left it, if anything changed in this step.
     pub(crate) fn emit_queue_changes(&mut self) {
         if let Some(removed) = self.queue.take_changes() {
             self.queue.messages(|queue| {
-                self.frames.event(&Event::UpdateQueue { queue, removed: &removed });
+                self.frames.event(&Event::UpdateQueue {
+                    queue,
+                    removed: &removed,
+                });
             });
         }
     }
@@ -199,12 +242,19 @@ impl Conversation {
     /// Sends the queue as it stands to `to`.
     pub(crate) fn queue_snapshot_to(&self, to: Audience) {
         self.queue.messages(|queue| {
-            self.frames.event_to(to, &Event::UpdateQueue { queue, removed: &[] });
+            self.frames.event_to(
+                to,
+                &Event::UpdateQueue {
+                    queue,
+                    removed: &[],
+                },
+            );
         });
     }
 
     /// Sends the subagents of this conversation to `to`.
     pub(crate) fn subagents_to(&self, to: Audience) {
-        self.frames.event_to(to, &Event::UpdateSubagentState { subagents: &[] });
+        self.frames
+            .event_to(to, &Event::UpdateSubagentState { subagents: &[] });
     }
 }

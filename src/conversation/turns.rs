@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::abort::interrupted;
 use super::actor::{Conversation, Done, RunningTurn};
-use super::asks::{Ask, Answered};
+use super::asks::{Answered, Ask};
 use super::echo::echo;
 use super::lifecycle::{Finished, Lease};
 use super::queue::Batch;
@@ -26,7 +26,12 @@ const REPORTS: usize = 64;
 impl Conversation {
     /// Starts a turn with an input that found the conversation idle.
     pub(crate) fn begin_direct(&mut self, batch: Batch) {
-        self.begin(batch.id.clone(), Opening::Messages, Some(batch), LoopStatus::SendingApiRequest);
+        self.begin(
+            batch.id.clone(),
+            Opening::Messages,
+            Some(batch),
+            LoopStatus::SendingApiRequest,
+        );
     }
 
     /// Starts the next queued turn if nothing stands in its way (02 §8.2–8.3).
@@ -40,7 +45,9 @@ impl Conversation {
         if blocked {
             return;
         }
-        let Some(batch) = self.queue.take_batch() else { return };
+        let Some(batch) = self.queue.take_batch() else {
+            return;
+        };
         for message in &batch.messages {
             if let Some(delta) = echo(message) {
                 self.frames.message(delta);
@@ -48,7 +55,12 @@ impl Conversation {
         }
         self.emit_queue_snapshot();
         self.emit_loop_status();
-        self.begin(batch.id.clone(), Opening::Messages, Some(batch), LoopStatus::SendingApiRequest);
+        self.begin(
+            batch.id.clone(),
+            Opening::Messages,
+            Some(batch),
+            LoopStatus::SendingApiRequest,
+        );
         self.emit_queue_changes();
     }
 
@@ -61,12 +73,23 @@ impl Conversation {
         status: LoopStatus,
     ) {
         let Some(lease) = self.life.begin(status) else {
-            return self.notice(&format!("Cannot begin a turn while lifecycle is {}", self.life.name()));
+            return self.notice(&format!(
+                "Cannot begin a turn while lifecycle is {}",
+                self.life.name()
+            ));
         };
         let starts_with_messages = matches!(opening, Opening::Messages);
-        let interrupted = if starts_with_messages { self.interrupt.take() } else { None };
+        let interrupted = if starts_with_messages {
+            self.interrupt.take()
+        } else {
+            None
+        };
         let mode = self.services.remote.mode_of(&self.scope).mode;
-        let due = if starts_with_messages { self.reminders.take(mode) } else { Default::default() };
+        let due = if starts_with_messages {
+            self.reminders.take(mode)
+        } else {
+            Default::default()
+        };
         let cwd = self.services.remote.cwd_of(&self.scope);
         let cancel = CancellationToken::new();
         let (reports_in, reports) = mpsc::channel(REPORTS);
@@ -110,25 +133,37 @@ impl Conversation {
     /// One report of the running turn. What a turn says after an abort is
     /// heard only where it still matters.
     pub(crate) async fn on_report(&mut self, report: Report) {
-        let Some(lease) = self.turn.as_ref().map(|turn| turn.lease) else { return };
+        let Some(lease) = self.turn.as_ref().map(|turn| turn.lease) else {
+            return;
+        };
         let current = self.life.is_current(lease);
         match report {
             Report::SecretsTold(names) => self.reminders.secrets_told(names),
             Report::Compacted => self.reminders.compacted(),
             Report::Toolset(toolset) => self.toolset = Some(toolset),
             Report::CwdChanged(path) => self.on_turn_cwd(&path),
-            Report::ToolFinished { delta_id, tool_call_id, run_id, status, started } => {
+            Report::ToolFinished {
+                delta_id,
+                tool_call_id,
+                run_id,
+                status,
+                started,
+            } => {
                 self.frames.lifecycle(
                     delta_id.as_deref(),
                     run_id.as_deref(),
-                    &Lifecycle::ClientToolEnd { tool_call_id: tool_call_id.clone(), status },
+                    &Lifecycle::ClientToolEnd {
+                        tool_call_id: tool_call_id.clone(),
+                        status,
+                    },
                 );
                 if started {
-                    self.frames.event(&Event::ToolExecutionFinished(&ToolExecutionFinished {
-                        tool_call_id: &tool_call_id,
-                        status,
-                        run_id: run_id.as_deref(),
-                    }));
+                    self.frames
+                        .event(&Event::ToolExecutionFinished(&ToolExecutionFinished {
+                            tool_call_id: &tool_call_id,
+                            status,
+                            run_id: run_id.as_deref(),
+                        }));
                 }
             }
             Report::Row(row) => self.frames.message(row),
@@ -163,7 +198,13 @@ impl Conversation {
                 self.frames.lifecycle(None, run_id.as_deref(), &body);
             }
             Report::Live(row) => self.frames.message(row),
-            Report::ToolStarted { delta_id, run_id, tool_call_id, tool_name, tool_args } => {
+            Report::ToolStarted {
+                delta_id,
+                run_id,
+                tool_call_id,
+                tool_name,
+                tool_args,
+            } => {
                 self.frames.lifecycle(
                     delta_id.as_deref(),
                     run_id.as_deref(),
@@ -173,10 +214,11 @@ impl Conversation {
                         tool_args: Some(tool_args),
                     },
                 );
-                self.frames.event(&Event::ToolExecutionStarted(&ToolExecutionStarted {
-                    tool_call_id: &tool_call_id,
-                    run_id: run_id.as_deref(),
-                }));
+                self.frames
+                    .event(&Event::ToolExecutionStarted(&ToolExecutionStarted {
+                        tool_call_id: &tool_call_id,
+                        run_id: run_id.as_deref(),
+                    }));
             }
             Report::Ask(question, reply) => self.ask(lease, *question, reply),
             Report::TakeQueued(reply) => {
@@ -203,7 +245,7 @@ impl Conversation {
         if let Some(turn) = &mut self.turn {
             turn.cwd = path.to_path_buf();
         }
- let scope = self.scope.clone();
+        let scope = self.scope.clone();
         let remote = self.services.remote.clone();
         let (wanted, current) = (path.to_string_lossy().into_owned(), path.to_path_buf());
         self.job(
@@ -231,7 +273,10 @@ impl Conversation {
         let suggestions = question
             .savable
             .iter()
-            .map(|savable| PermissionSuggestion { id: "save-default", text: savable.text.clone() })
+            .map(|savable| PermissionSuggestion {
+                id: "save-default",
+                text: savable.text.clone(),
+            })
             .collect();
         let request = control_request(
             &self.scope,
@@ -242,12 +287,13 @@ impl Conversation {
             question.diffs,
         );
         self.frames.event(&Event::ControlRequest(&request));
-        self.frames.event(&Event::ApprovalRequested(&ApprovalRequested {
-            request_id: request.request_id.clone(),
-            tool_call_id: request.request.tool_call_id.clone(),
-            tool_name: request.request.tool_name.clone(),
-            run_id: question.run_id.clone(),
-        }));
+        self.frames
+            .event(&Event::ApprovalRequested(&ApprovalRequested {
+                request_id: request.request_id.clone(),
+                tool_call_id: request.request.tool_call_id.clone(),
+                tool_name: request.request.tool_name.clone(),
+                run_id: question.run_id.clone(),
+            }));
         self.asks.put(Ask {
             request,
             run_id: question.run_id,
@@ -272,17 +318,24 @@ impl Conversation {
         }
         if let Some(turn) = &mut self.turn {
             turn.turn_id.clone_from(&batch.id);
-            turn.client_message_ids.extend(batch.client_message_ids.iter().cloned());
+            turn.client_message_ids
+                .extend(batch.client_message_ids.iter().cloned());
         }
         Some(batch)
     }
 
     /// The turn task ended (03 §9.4).
     pub(crate) fn finish_turn(&mut self, lease: Lease, outcome: Option<Box<Outcome>>) {
-        let Some(turn) = self.turn.take_if(|turn| turn.lease == lease) else { return };
+        let Some(turn) = self.turn.take_if(|turn| turn.lease == lease) else {
+            return;
+        };
         let cancelling = self.life.is_cancelling();
         let mut outcome = outcome.map_or_else(
-            || Outcome::failed("This computer hit an internal error in the turn. Please try again."),
+            || {
+                Outcome::failed(
+                    "This computer hit an internal error in the turn. Please try again.",
+                )
+            },
             |outcome| *outcome,
         );
         if cancelling {
@@ -293,15 +346,20 @@ impl Conversation {
         if let Some(results) = outcome.interrupted.take() {
             self.interrupt.replace(results);
         }
-        let Some(finished) = self.life.finish(lease) else { return };
+        let Some(finished) = self.life.finish(lease) else {
+            return;
+        };
         if finished == Finished::WasActive {
             if outcome.stop_reason == "cancelled" && !outcome.parked {
-                self.frames.lifecycle(None, outcome.run_id.as_deref(), &interrupted());
+                self.frames
+                    .lifecycle(None, outcome.run_id.as_deref(), &interrupted());
             }
             self.emit_loop_status();
             self.emit_device_status();
         }
-        self.services.metrics.turn_ended(&outcome.stop_reason, turn.started.elapsed());
+        self.services
+            .metrics
+            .turn_ended(&outcome.stop_reason, turn.started.elapsed());
         let error = outcome.error.as_ref().map(|error| error.text.clone());
         self.frames.event(&Event::TurnFinished(&TurnFinished {
             turn_id: turn.turn_id,

@@ -33,16 +33,24 @@ impl Listener {
             Err(error) => {
                 let raw: String = text.chars().take(2048).collect();
                 let event = json!({"type": "_ws_unparseable", "raw": raw});
-                self.log.frame(Direction::Received, Label::Lifecycle, &event.to_string());
+                self.log
+                    .frame(Direction::Received, Label::Lifecycle, &event.to_string());
                 return tracing::debug!(%error, "A frame was no frame.");
             }
         };
         if let Some(scope) = &inbound.scope
             && self.router.subscribe(from, scope)
         {
-            self.runtimes.tell_live(scope, Message::Subscribe(from.clone()));
+            self.runtimes
+                .tell_live(scope, Message::Subscribe(from.clone()));
         }
-        let Inbound { kind, scope, runtime, request_id, body } = inbound;
+        let Inbound {
+            kind,
+            scope,
+            runtime,
+            request_id,
+            body,
+        } = inbound;
         match body {
             Body::Lifecycle => {}
             Body::Command(command) => {
@@ -56,7 +64,8 @@ impl Listener {
             Body::InvalidInput(message) => {
                 if let Some(id) = request_id.filter(|id| !id.is_empty()) {
                     let runtime = runtime.unwrap_or(Value::Null);
-                    self.router.reply(from, &reply::input_refused(&id, &runtime, &message));
+                    self.router
+                        .reply(from, &reply::input_refused(&id, &runtime, &message));
                 }
                 if let Some(scope) = scope {
                     self.tell(&scope, Message::Notice(message));
@@ -70,10 +79,12 @@ impl Listener {
                 }
             }
             Body::Unknown => {
-                self.log.line(format!("Ignored a frame of unknown type {kind:?}"));
+                self.log
+                    .line(format!("Ignored a frame of unknown type {kind:?}"));
                 if let Some(id) = request_id {
                     let error = format!("Unknown command type: {kind}");
-                    self.router.reply(from, &reply::malformed(None, &id, None, &error));
+                    self.router
+                        .reply(from, &reply::malformed(None, &id, None, &error));
                 }
             }
         }
@@ -84,7 +95,10 @@ impl Listener {
         self.runtimes.tell(scope, subscribers, message);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one frame, taken apart once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one frame, taken apart once"
+    )]
     fn on_command(
         &mut self,
         from: &ConnectionId,
@@ -98,7 +112,8 @@ impl Listener {
         let body = match command {
             Command::AppServerInfo => {
                 if let Some(id) = request_id {
-                    self.router.reply(from, &reply::app_server_info(&id, CAPABILITIES));
+                    self.router
+                        .reply(from, &reply::app_server_info(&id, CAPABILITIES));
                 }
                 return;
             }
@@ -132,10 +147,15 @@ impl Listener {
             let frame: Value = serde_json::from_str(text).unwrap_or_default();
             scope = payload_scope(&frame["payload"], &scope);
         }
-        let runtime = runtime.unwrap_or_else(|| {
-            json!({"agent_id": scope.agent_id, "conversation_id": scope.conversation_id})
-        });
-        let request = Request { from: from.clone(), request_id, runtime, body };
+        let runtime = runtime.unwrap_or_else(
+            || json!({"agent_id": scope.agent_id, "conversation_id": scope.conversation_id}),
+        );
+        let request = Request {
+            from: from.clone(),
+            request_id,
+            runtime,
+            body,
+        };
         self.tell(&scope, Message::Request(request));
     }
 
@@ -150,7 +170,8 @@ impl Listener {
         let Some(id) = request_id else { return };
         let response = crate::protocol::catalog::find(kind).and_then(|known| known.response);
         let error = format!("{kind} is not supported by this version of letta");
-        self.router.reply(from, &reply::malformed(response, &id, runtime, &error));
+        self.router
+            .reply(from, &reply::malformed(response, &id, runtime, &error));
     }
 
     fn on_get_cwd_map(&mut self, from: &ConnectionId, request_id: Option<String>) {
@@ -181,7 +202,11 @@ impl Listener {
             }
             let kind = "set_boot_working_directory_response";
             let frame = reply::reply(kind, &id, result.is_ok(), more);
-            if changed { Job::BootChanged(from, frame) } else { Job::Reply(from, frame) }
+            if changed {
+                Job::BootChanged(from, frame)
+            } else {
+                Job::Reply(from, frame)
+            }
         });
     }
 
@@ -208,9 +233,15 @@ impl Listener {
 
     /// A resolved `runtime_start`: subscribe, then let the conversation do the rest.
     pub(super) fn adopt(&mut self, resolved: runtime_start::Resolved) {
-        let runtime_start::Resolved { from, request_id, scope, adopt } = resolved;
+        let runtime_start::Resolved {
+            from,
+            request_id,
+            scope,
+            adopt,
+        } = resolved;
         if self.router.subscribe(&from, &scope) {
-            self.runtimes.tell_live(&scope, Message::Subscribe(from.clone()));
+            self.runtimes
+                .tell_live(&scope, Message::Subscribe(from.clone()));
         }
         let runtime = json!({
             "agent_id": scope.agent_id, "conversation_id": scope.conversation_id,

@@ -5,8 +5,8 @@
 //! owns the subscriptions and the table of live conversations; it never waits
 //! for network or disk itself, so one slow command delays nothing else.
 
-pub mod door;
 mod dispatch;
+pub mod door;
 pub mod outbox;
 mod router;
 mod runtime_start;
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::dispatch::supported_commands;
 use self::door::{DoorEvent, DoorReceiver};
 use self::router::Router;
 use self::runtimes::Runtimes;
@@ -26,19 +27,6 @@ use crate::events::{Injected, Outbound};
 use crate::protocol::{ConnectionId, Scope};
 use crate::state::interrupted::InterruptedStore;
 use crate::telemetry::session_log::SessionLog;
-
-/// Everything that reaches the listener.
-#[derive(Debug)]
-pub struct Inputs {
-    /// Frames and openings of connections.
-    pub doors: DoorReceiver,
-    /// What conversations say.
-    pub outbound: mpsc::UnboundedReceiver<Outbound>,
-    /// Work that tools and schedules produce.
-    pub injected: mpsc::UnboundedReceiver<(Scope, Injected)>,
-    /// Published for conversations: the connection to the outside.
-    pub link: watch::Sender<Link>,
-}
 
 /// The coordinator.
 pub struct Listener {
@@ -66,7 +54,9 @@ enum Job {
 
 impl std::fmt::Debug for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Listener").field("draining", &self.draining).finish_non_exhaustive()
+        f.debug_struct("Listener")
+            .field("draining", &self.draining)
+            .finish_non_exhaustive()
     }
 }
 
@@ -133,7 +123,12 @@ impl Listener {
 
     fn on_door(&mut self, event: DoorEvent) {
         match event {
-            DoorEvent::Opened { connection, connection_name, outbox, replaces } => {
+            DoorEvent::Opened {
+                connection,
+                connection_name,
+                outbox,
+                replaces,
+            } => {
                 if let Some(old) = &replaces {
                     for scope in self.router.replace(old, &connection) {
                         let message = Message::Subscribe(connection.clone());
@@ -148,7 +143,8 @@ impl Listener {
                     name: connection_name,
                     open: true,
                 });
-                self.runtimes.tell_all(|| Message::Replay(connection.clone()));
+                self.runtimes
+                    .tell_all(|| Message::Replay(connection.clone()));
                 if connection.is_hosted() {
                     self.look_for_records();
                 }
@@ -160,7 +156,8 @@ impl Listener {
             }
             DoorEvent::Gone { connection } => {
                 for scope in self.router.remove(&connection) {
-                    self.runtimes.tell_live(&scope, Message::Leave(connection.clone()));
+                    self.runtimes
+                        .tell_live(&scope, Message::Leave(connection.clone()));
                 }
                 self.publish_open();
             }
@@ -169,7 +166,8 @@ impl Listener {
 
     fn publish_open(&self) {
         let open = self.router.any_open();
-        self.link.send_if_modified(|link| std::mem::replace(&mut link.open, open) != open);
+        self.link
+            .send_if_modified(|link| std::mem::replace(&mut link.open, open) != open);
     }
 
     /// Records of interrupted turns are read off the runtime's threads.
@@ -191,8 +189,7 @@ impl Listener {
             }
             Job::Records(records) => {
                 for record in records {
-                    let scope =
-                        Scope::new(Some(&record.agent_id), Some(&record.conversation_id));
+                    let scope = Scope::new(Some(&record.agent_id), Some(&record.conversation_id));
                     let subscribers = self.router.subscribers(&scope);
                     let message = Message::Recover(Box::new(record));
                     self.runtimes.tell(&scope, subscribers, message);

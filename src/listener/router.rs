@@ -26,13 +26,17 @@ struct Connection {
 
 impl Router {
     fn find(&self, id: &ConnectionId) -> Option<&Connection> {
-        self.connections.iter().find(|(known, _)| known == id).map(|(_, connection)| connection)
+        self.connections
+            .iter()
+            .find(|(known, _)| known == id)
+            .map(|(_, connection)| connection)
     }
 
     /// A connection opened, for the first time or again.
     pub(super) fn open(&mut self, id: ConnectionId, outbox: Outbox) {
         self.connections.retain(|(known, _)| *known != id);
-        self.connections.push((id, Connection { outbox, open: true }));
+        self.connections
+            .push((id, Connection { outbox, open: true }));
     }
 
     /// A connection dropped and may come back.
@@ -85,7 +89,9 @@ impl Router {
 
     /// Whether any connection is open.
     pub(super) fn any_open(&self) -> bool {
-        self.connections.iter().any(|(_, connection)| connection.open)
+        self.connections
+            .iter()
+            .any(|(_, connection)| connection.open)
     }
 
     /// Hands a frame to the outboxes that it is for.
@@ -96,14 +102,25 @@ impl Router {
                     connection.outbox.push_reply(body);
                 }
             }
-            Outbound::Event { to: Audience::Connection(to), scope, kind, body } => {
+            Outbound::Event {
+                to: Audience::Connection(to),
+                scope,
+                kind,
+                body,
+            } => {
                 if let Some(connection) = self.find(&to) {
                     connection.outbox.push_event(&scope, kind, body);
                 }
             }
-            Outbound::Event { to: Audience::Subscribers, scope, kind, body } => {
+            Outbound::Event {
+                to: Audience::Subscribers,
+                scope,
+                kind,
+                body,
+            } => {
                 let subscribers = self.subscriptions.get(&scope);
-                let subscribers: HashSet<&ConnectionId> = subscribers.into_iter().flatten().collect();
+                let subscribers: HashSet<&ConnectionId> =
+                    subscribers.into_iter().flatten().collect();
                 for (id, connection) in &self.connections {
                     if connection.open && subscribers.contains(id) {
                         connection.outbox.push_event(&scope, kind, body.clone());
@@ -115,6 +132,9 @@ impl Router {
 
     /// Answers a connection.
     pub(super) fn reply(&self, to: &ConnectionId, frame: &Value) {
-        self.route(Outbound::Reply { to: to.clone(), body: frame.to_string().into() });
+        self.route(Outbound::Reply {
+            to: to.clone(),
+            body: frame.to_string().into(),
+        });
     }
 }

@@ -97,7 +97,11 @@ fn check(start: &RuntimeStart) -> Result<Option<PermissionMode>, String> {
             return fail("Agent-free conversation creation requires body.model and body.system");
         }
     }
-    if start.external_tools.as_ref().is_some_and(|groups| !groups.is_empty()) {
+    if start
+        .external_tools
+        .as_ref()
+        .is_some_and(|groups| !groups.is_empty())
+    {
         return fail("external tools are not supported by this version of letta");
     }
     match start.mode.as_deref() {
@@ -122,37 +126,66 @@ async fn find(
         (Some(id), _) => Some((*api.agent(id).await.map_err(text)?).clone()),
         (None, Some(create)) => {
             created_agent = true;
-            let body = create.get("body").and_then(Value::as_object).cloned().unwrap_or_default();
-            Some(api.create_agent(&Value::Object(with_tools(body))).await.map_err(text)?)
+            let body = create
+                .get("body")
+                .and_then(Value::as_object)
+                .cloned()
+                .unwrap_or_default();
+            Some(
+                api.create_agent(&Value::Object(with_tools(body)))
+                    .await
+                    .map_err(text)?,
+            )
         }
         (None, None) => None,
     };
-    let agent_id = agent.as_ref().and_then(|agent| agent.get("id")).and_then(Value::as_str);
+    let agent_id = agent
+        .as_ref()
+        .and_then(|agent| agent.get("id"))
+        .and_then(Value::as_str);
     let agent_id = agent_id.map(String::from);
     found.insert("agent".into(), agent.unwrap_or(Value::Null));
-    found.insert("created".into(), json!({"agent": created_agent, "conversation": false}));
+    found.insert(
+        "created".into(),
+        json!({"agent": created_agent, "conversation": false}),
+    );
 
     let wanted = start.conversation_id.as_deref();
     let mut conversation = match wanted {
         Some("default") => synthesised(agent_id.as_deref()),
         Some(id) => api.conversation(id).await.map_err(text)?,
         None => {
-            let body = start.create_conversation.as_ref().and_then(|create| create.get("body"));
+            let body = start
+                .create_conversation
+                .as_ref()
+                .and_then(|create| create.get("body"));
             let mut body = body.and_then(Value::as_object).cloned().unwrap_or_default();
             body.remove("agent_id");
-            let created = api.create_conversation(agent_id.as_deref(), &body).await.map_err(text)?;
-            found.insert("created".into(), json!({"agent": created_agent, "conversation": true}));
+            let created = api
+                .create_conversation(agent_id.as_deref(), &body)
+                .await
+                .map_err(text)?;
+            found.insert(
+                "created".into(),
+                json!({"agent": created_agent, "conversation": true}),
+            );
             created
         }
     };
-    let id = conversation.get("id").and_then(Value::as_str).unwrap_or("default").to_owned();
+    let id = conversation
+        .get("id")
+        .and_then(Value::as_str)
+        .unwrap_or("default")
+        .to_owned();
     let owner = conversation.get("agent_id").and_then(Value::as_str);
     match (owner, agent_id.as_deref()) {
         (Some(owner), Some(agent)) if owner != agent => {
             return Err(format!("Conversation {id} belongs to {owner}, not {agent}"));
         }
         (Some(_), None) => {
-            return Err(format!("Conversation {id} is agent-backed; provide agent_id"));
+            return Err(format!(
+                "Conversation {id} is agent-backed; provide agent_id"
+            ));
         }
         _ => {}
     }
@@ -203,7 +236,10 @@ fn tag_patch(conversation: &Value, wanted: &[String]) -> Option<Value> {
     if tags.len() > before {
         patch.insert("tags".into(), json!(tags));
     }
-    let summary = conversation.get("summary").and_then(Value::as_str).unwrap_or_default();
+    let summary = conversation
+        .get("summary")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     for (tag, prefix) in PREFIXES {
         let start = summary.get(..prefix.len()).unwrap_or_default();
         if wanted.iter().any(|given| given == tag) && start.eq_ignore_ascii_case(prefix) {
@@ -223,18 +259,67 @@ mod tests {
         let text = |id: &str| Some(id.to_owned());
         let start = RuntimeStart::default;
         for (start, error) in [
-            (RuntimeStart { agent_id: text(""), ..start() }, "runtime_start agent_id must be a non-empty string"),
-            (RuntimeStart { conversation_id: text(""), ..start() }, "runtime_start conversation_id must be a non-empty string"),
-            (RuntimeStart { agent_id: text("a"), create_agent: object(), ..start() }, "runtime_start agent_id cannot be combined with create_agent"),
+            (
+                RuntimeStart {
+                    agent_id: text(""),
+                    ..start()
+                },
+                "runtime_start agent_id must be a non-empty string",
+            ),
+            (
+                RuntimeStart {
+                    conversation_id: text(""),
+                    ..start()
+                },
+                "runtime_start conversation_id must be a non-empty string",
+            ),
+            (
+                RuntimeStart {
+                    agent_id: text("a"),
+                    create_agent: object(),
+                    ..start()
+                },
+                "runtime_start agent_id cannot be combined with create_agent",
+            ),
             (start(), "runtime_start requires an agent or conversation"),
-            (RuntimeStart { conversation_id: text("c"), create_conversation: object(), ..start() }, "runtime_start conversation_id cannot be combined with create_conversation"),
-            (RuntimeStart { conversation_id: text("default"), ..start() }, "Agent-free runtimes require a persisted conversation"),
-            (RuntimeStart { create_conversation: object(), ..start() }, "Agent-free conversation creation requires body.model and body.system"),
-            (RuntimeStart { agent_id: text("a"), mode: text("nope"), ..start() }, "Unsupported permission mode: nope"),
+            (
+                RuntimeStart {
+                    conversation_id: text("c"),
+                    create_conversation: object(),
+                    ..start()
+                },
+                "runtime_start conversation_id cannot be combined with create_conversation",
+            ),
+            (
+                RuntimeStart {
+                    conversation_id: text("default"),
+                    ..start()
+                },
+                "Agent-free runtimes require a persisted conversation",
+            ),
+            (
+                RuntimeStart {
+                    create_conversation: object(),
+                    ..start()
+                },
+                "Agent-free conversation creation requires body.model and body.system",
+            ),
+            (
+                RuntimeStart {
+                    agent_id: text("a"),
+                    mode: text("nope"),
+                    ..start()
+                },
+                "Unsupported permission mode: nope",
+            ),
         ] {
             assert_eq!(check(&start).unwrap_err(), error);
         }
-        let plan = RuntimeStart { agent_id: text("a"), mode: text("yolo"), ..start() };
+        let plan = RuntimeStart {
+            agent_id: text("a"),
+            mode: text("yolo"),
+            ..start()
+        };
         assert_eq!(check(&plan), Ok(Some(PermissionMode::Unrestricted)));
     }
 
@@ -242,7 +327,10 @@ mod tests {
     fn source_tags_are_added_once_and_make_their_prefix_redundant() {
         let conversation = json!({"tags":["x"],"summary":"[Slack] hello"});
         let patch = tag_patch(&conversation, &["channel:slack".into(), "x".into()]).unwrap();
-        assert_eq!(patch, json!({"tags":["x","channel:slack"],"summary":"hello"}));
+        assert_eq!(
+            patch,
+            json!({"tags":["x","channel:slack"],"summary":"hello"})
+        );
         assert_eq!(tag_patch(&json!({"tags":["x"]}), &["x".into()]), None);
     }
 }

@@ -50,7 +50,11 @@ impl Runtimes {
     /// Sends to a conversation, starting it when it is not live.
     pub(super) fn tell(&mut self, scope: &Scope, subscribers: Vec<ConnectionId>, message: Message) {
         let key = scope.runtime_key();
-        if self.retiring.as_ref().is_some_and(|(retiring, _)| *retiring == key) {
+        if self
+            .retiring
+            .as_ref()
+            .is_some_and(|(retiring, _)| *retiring == key)
+        {
             self.held.push((scope.clone(), subscribers, message));
             return;
         }
@@ -65,7 +69,10 @@ impl Runtimes {
                 run.await;
                 key
             });
-            Live { scope: scope.clone(), mailbox }
+            Live {
+                scope: scope.clone(),
+                mailbox,
+            }
         });
         // A conversation ends only when it is retired, which is handled above.
         let _ = live.mailbox.send(message);
@@ -140,6 +147,8 @@ impl Runtimes {
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Live").field("scope", &self.scope).finish_non_exhaustive()
+        f.debug_struct("Live")
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
     }
 }

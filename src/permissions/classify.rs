@@ -12,7 +12,11 @@ pub fn effective(tool: &str, verdict: Verdict) -> Verdict {
 
 /// What the model reads of a denial.
 pub fn denial_text(decision: &Decision) -> String {
-    let generic = ["Matched deny rule", "Matched --disallowedTools flag", "Matched ask rule"];
+    let generic = [
+        "Matched deny rule",
+        "Matched --disallowedTools flag",
+        "Matched ask rule",
+    ];
     let reason = decision.reason.trim();
     match &decision.matched_rule {
         Some(rule) if generic.contains(&reason) || reason.is_empty() => {

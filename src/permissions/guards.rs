@@ -25,13 +25,16 @@ pub(super) fn guard(
     if mode == PermissionMode::Unrestricted {
         return None;
     }
-    targets.iter().find(|target| context.is_credential(target)).map(|target| {
-        Decision::new(
-            Verdict::Deny,
-            Some("credential guard"),
-            format!("Permission denied by credential guard: {target}"),
-        )
-    })
+    targets
+        .iter()
+        .find(|target| context.is_credential(target))
+        .map(|target| {
+            Decision::new(
+                Verdict::Deny,
+                Some("credential guard"),
+                format!("Permission denied by credential guard: {target}"),
+            )
+        })
 }
 
 /// The absolute paths that a call is about.
@@ -83,7 +86,11 @@ fn foreign_memory(
         return None;
     }
     let own: Vec<&str> = context.agents.iter().collect();
-    let own = if own.is_empty() { String::from("(none)") } else { own.join(", ") };
+    let own = if own.is_empty() {
+        String::from("(none)")
+    } else {
+        own.join(", ")
+    };
     Some(Decision::new(
         Verdict::Deny,
         Some("cross-agent guard"),
@@ -113,8 +120,12 @@ pub(super) fn in_working_directory(
     context: &Context<'_>,
     additional: &[String],
 ) -> bool {
-    let Some(path) = request.path() else { return false };
+    let Some(path) = request.path() else {
+        return false;
+    };
     let absolute = context.resolve(path);
     path::inside(&absolute, &context.cwd)
-        || additional.iter().any(|root| path::inside(&absolute, &context.resolve(root)))
+        || additional
+            .iter()
+            .any(|root| path::inside(&absolute, &context.resolve(root)))
 }

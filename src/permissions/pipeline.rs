@@ -45,7 +45,11 @@ pub struct Decision {
 
 impl Decision {
     pub(super) fn new(verdict: Verdict, rule: Option<&str>, reason: impl Into<String>) -> Self {
-        Self { verdict, matched_rule: rule.map(String::from), reason: reason.into() }
+        Self {
+            verdict,
+            matched_rule: rule.map(String::from),
+            reason: reason.into(),
+        }
     }
 }
 
@@ -66,17 +70,33 @@ pub fn decide(
 /// Stages 3–6: what forbids or always asks.
 fn restrictions(request: &Request<'_>, rules: &Rules, context: &Context<'_>) -> Option<Decision> {
     let subject = Subject::new(request, context);
-    let find = |list: &[Rule]| subject.find(list, Intent::Restrict).map(|r| r.text().to_owned());
+    let find = |list: &[Rule]| {
+        subject
+            .find(list, Intent::Restrict)
+            .map(|r| r.text().to_owned())
+    };
     if let Some(rule) = find(&rules.settings.deny) {
-        return Some(Decision::new(Verdict::Deny, Some(&rule), "Matched deny rule"));
+        return Some(Decision::new(
+            Verdict::Deny,
+            Some(&rule),
+            "Matched deny rule",
+        ));
     }
     if let Some(rule) = find(&rules.launch.disallowed) {
         let rule = format!("{rule} (CLI)");
-        return Some(Decision::new(Verdict::Deny, Some(&rule), "Matched --disallowedTools flag"));
+        return Some(Decision::new(
+            Verdict::Deny,
+            Some(&rule),
+            "Matched --disallowedTools flag",
+        ));
     }
     if let Some(rule) = find(&rules.session.always_ask) {
         let rule = format!("{rule} (session)");
-        return Some(Decision::new(Verdict::AlwaysAsk, Some(&rule), "Matched alwaysAsk rule"));
+        return Some(Decision::new(
+            Verdict::AlwaysAsk,
+            Some(&rule),
+            "Matched alwaysAsk rule",
+        ));
     }
     find(&rules.settings.always_ask)
         .map(|rule| Decision::new(Verdict::AlwaysAsk, Some(&rule), "Matched alwaysAsk rule"))
@@ -101,7 +121,11 @@ fn by_mode(request: &Request<'_>, mode: &ModeState, context: &Context<'_>) -> Op
 
 fn mode_allows(mode: &str) -> Decision {
     let rule = format!("{mode} mode");
-    Decision::new(Verdict::Allow, Some(&rule), format!("Permission mode: {mode}"))
+    Decision::new(
+        Verdict::Allow,
+        Some(&rule),
+        format!("Permission mode: {mode}"),
+    )
 }
 
 /// Stages 8–15.
@@ -112,7 +136,11 @@ fn permissions(
     context: &Context<'_>,
 ) -> Option<Decision> {
     let subject = Subject::new(request, context);
-    let permit = |list: &[Rule]| subject.find(list, Intent::Permit).map(|r| r.text().to_owned());
+    let permit = |list: &[Rule]| {
+        subject
+            .find(list, Intent::Permit)
+            .map(|r| r.text().to_owned())
+    };
     let allow = |rule: Option<&str>, reason: &str| Decision::new(Verdict::Allow, rule, reason);
     if let Some(rule) = permit(&rules.launch.allowed) {
         let rule = format!("{rule} (CLI)");
@@ -129,7 +157,8 @@ fn permissions(
         {
             return Some(allow(None, "Read-only shell command"));
         }
-        if request.family().is_reader() && guards::in_working_directory(request, context, additional)
+        if request.family().is_reader()
+            && guards::in_working_directory(request, context, additional)
         {
             return Some(allow(None, "Within working directory"));
         }
@@ -150,12 +179,23 @@ fn permissions(
 fn default_decision(request: &Request<'_>, mode: PermissionMode) -> Decision {
     let safe_agent = || {
         request.text("subagent_type").is_some_and(|kind| {
-            ["recall", "Recall", "reflection", "Reflection", "history-analyzer"].contains(&kind)
+            [
+                "recall",
+                "Recall",
+                "reflection",
+                "Reflection",
+                "history-analyzer",
+            ]
+            .contains(&kind)
         })
     };
     let allowed = mode != PermissionMode::Strict
         && !request.is_monitor_command()
         && (is_quiet_tool(request.tool) || (request.family() == Family::Task && safe_agent()));
-    let verdict = if allowed { Verdict::Allow } else { Verdict::Ask };
+    let verdict = if allowed {
+        Verdict::Allow
+    } else {
+        Verdict::Ask
+    };
     Decision::new(verdict, None, "Default behavior for tool")
 }

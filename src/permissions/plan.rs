@@ -14,14 +14,22 @@ pub(super) fn decide(request: &Request<'_>, mode: &ModeState, context: &Context<
         return Decision::new(Verdict::Ask, RULE, "Permission mode: plan");
     }
     let quiet = [
-        "ViewImage", "TodoWrite", "UpdatePlan", "Skill", "TaskCreate", "TaskGet", "TaskList",
+        "ViewImage",
+        "TodoWrite",
+        "UpdatePlan",
+        "Skill",
+        "TaskCreate",
+        "TaskGet",
+        "TaskList",
         "TaskUpdate",
     ];
     if request.family().is_reader() || quiet.contains(&request.tool) {
         return allow();
     }
     if request.family() == Family::Task
-        && request.text("subagent_type").is_some_and(|kind| ["recall", "Recall"].contains(&kind))
+        && request
+            .text("subagent_type")
+            .is_some_and(|kind| ["recall", "Recall"].contains(&kind))
     {
         return allow();
     }

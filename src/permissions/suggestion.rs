@@ -27,11 +27,19 @@ pub struct Suggestion {
 
 impl Suggestion {
     fn session(rule: impl Into<String>, text: impl Into<String>) -> Option<Self> {
-        Some(Self { rule: rule.into(), scope: Scope::Session, text: text.into() })
+        Some(Self {
+            rule: rule.into(),
+            scope: Scope::Session,
+            text: text.into(),
+        })
     }
 
     fn project(rule: impl Into<String>, text: impl Into<String>) -> Option<Self> {
-        Some(Self { rule: rule.into(), scope: Scope::Project, text: text.into() })
+        Some(Self {
+            rule: rule.into(),
+            scope: Scope::Project,
+            text: text.into(),
+        })
     }
 }
 
@@ -48,14 +56,18 @@ pub fn suggest(request: &Request<'_>, context: &Context<'_>) -> Option<Suggestio
         ),
         Family::Read => Suggestion::project(
             format!("Read(/{dir}/**)"),
-            format!("Yes, allow reading from {}/ in this project", shown(dir, &context.home)),
+            format!(
+                "Yes, allow reading from {}/ in this project",
+                shown(dir, &context.home)
+            ),
         ),
         Family::Write => {
             Suggestion::session("Write(**)", "Yes, allow all writes during this session")
         }
-        Family::Edit if inside && dir == context.cwd => {
-            Suggestion::session("Edit(**)", "Yes, switch to accept edits mode for this session")
-        }
+        Family::Edit if inside && dir == context.cwd => Suggestion::session(
+            "Edit(**)",
+            "Yes, switch to accept edits mode for this session",
+        ),
         Family::Edit if inside => {
             let below = path::below(dir, &context.cwd).unwrap_or_default();
             Suggestion::project(
@@ -65,7 +77,10 @@ pub fn suggest(request: &Request<'_>, context: &Context<'_>) -> Option<Suggestio
         }
         Family::Edit => Suggestion::project(
             format!("Edit(/{dir}/**)"),
-            format!("Yes, allow editing files in {}/ in this project", shown(dir, &context.home)),
+            format!(
+                "Yes, allow editing files in {}/ in this project",
+                shown(dir, &context.home)
+            ),
         ),
         Family::Task => {
             Suggestion::session("Task", "Yes, allow subagent operations during this session")
@@ -92,8 +107,9 @@ fn shown(dir: &str, home: &str) -> String {
 }
 
 /// Words that a rule should never wave through.
-const DANGEROUS: [&str; 10] =
-    ["rm", "mv", "chmod", "chown", "sudo", "dd", "mkfs", "fdisk", "kill", "killall"];
+const DANGEROUS: [&str; 10] = [
+    "rm", "mv", "chmod", "chown", "sudo", "dd", "mkfs", "fdisk", "kill", "killall",
+];
 const DANGEROUS_FLAGS: [&str; 3] = ["--force", "--hard", "-f"];
 
 fn shell_suggestion(request: &Request<'_>) -> Option<Suggestion> {
@@ -103,12 +119,19 @@ fn shell_suggestion(request: &Request<'_>) -> Option<Suggestion> {
     for whole in [&*text, &*unwrapped] {
         let pieces = whole.split("&&").flat_map(|piece| piece.split(['|', ';']));
         for piece in pieces {
-            if piece.split_whitespace().next().is_some_and(|word| DANGEROUS.contains(&word)) {
+            if piece
+                .split_whitespace()
+                .next()
+                .is_some_and(|word| DANGEROUS.contains(&word))
+            {
                 return None;
             }
         }
     }
-    if unwrapped.split_whitespace().any(|word| DANGEROUS_FLAGS.contains(&word)) {
+    if unwrapped
+        .split_whitespace()
+        .any(|word| DANGEROUS_FLAGS.contains(&word))
+    {
         return None;
     }
     let primary = normal::primary(&text);
@@ -135,7 +158,9 @@ fn known_prefix(primary: &str) -> Option<String> {
     let first = *words.first()?;
     let second = words.get(1).copied();
     match first {
-        "git" => second.filter(|word| !word.starts_with('-')).map(|sub| format!("git {sub}")),
+        "git" => second
+            .filter(|word| !word.starts_with('-'))
+            .map(|sub| format!("git {sub}")),
         "gh" => Some(match (second, words.get(2)) {
             (None, _) => String::from("gh"),
             (Some(category @ ("search" | "api" | "status")), _) => format!("gh {category}"),
@@ -165,14 +190,35 @@ mod tests {
 
     #[test]
     fn suggestions_name_the_narrowest_useful_rule() {
-        assert_eq!(of("Bash", json!({"command":"git push origin"})), Some(("Bash(git push:*)".into(), Scope::Project)));
-        assert_eq!(of("Bash", json!({"command":"npm run build -- --x"})), Some(("Bash(npm run build:*)".into(), Scope::Project)));
-        assert_eq!(of("Bash", json!({"command":"mkdir -p zz && ls"})), Some(("Bash(mkdir -p zz)".into(), Scope::Project)));
+        assert_eq!(
+            of("Bash", json!({"command":"git push origin"})),
+            Some(("Bash(git push:*)".into(), Scope::Project))
+        );
+        assert_eq!(
+            of("Bash", json!({"command":"npm run build -- --x"})),
+            Some(("Bash(npm run build:*)".into(), Scope::Project))
+        );
+        assert_eq!(
+            of("Bash", json!({"command":"mkdir -p zz && ls"})),
+            Some(("Bash(mkdir -p zz)".into(), Scope::Project))
+        );
         assert_eq!(of("Bash", json!({"command":"ls; rm x"})), None);
         assert_eq!(of("Bash", json!({"command":"git push --force"})), None);
-        assert_eq!(of("Edit", json!({"file_path":"a.txt"})), Some(("Edit(**)".into(), Scope::Session)));
-        assert_eq!(of("Edit", json!({"file_path":"src/a.txt"})), Some(("Edit(src/**)".into(), Scope::Project)));
-        assert_eq!(of("Read", json!({"file_path":"/etc/hosts"})), Some(("Read(//etc/**)".into(), Scope::Project)));
-        assert_eq!(of("Write", json!({"file_path":"a"})), Some(("Write(**)".into(), Scope::Session)));
+        assert_eq!(
+            of("Edit", json!({"file_path":"a.txt"})),
+            Some(("Edit(**)".into(), Scope::Session))
+        );
+        assert_eq!(
+            of("Edit", json!({"file_path":"src/a.txt"})),
+            Some(("Edit(src/**)".into(), Scope::Project))
+        );
+        assert_eq!(
+            of("Read", json!({"file_path":"/etc/hosts"})),
+            Some(("Read(//etc/**)".into(), Scope::Project))
+        );
+        assert_eq!(
+            of("Write", json!({"file_path":"a"})),
+            Some(("Write(**)".into(), Scope::Session))
+        );
     }
 }

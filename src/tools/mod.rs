@@ -10,8 +10,10 @@ use std::sync::Arc;
 pub mod apply_patch;
 pub mod args;
 pub mod arguments;
+pub mod ask_user_question;
 pub mod bash;
 pub mod batch;
+pub mod collation;
 pub mod disk;
 pub mod edit;
 pub mod exec_command;
@@ -22,13 +24,16 @@ pub mod grep;
 pub mod grep_files;
 pub mod image;
 pub mod lenient;
+pub mod list_dir;
 pub mod live;
+pub mod ls;
 pub mod multi_edit;
 mod offload;
 pub mod overflow;
 pub mod patch;
 pub mod paths;
 pub mod read;
+pub mod read_file;
 pub mod registry;
 pub mod replace;
 pub mod result;
@@ -36,15 +41,18 @@ pub mod search;
 pub mod set_working_directory;
 pub mod shell_command;
 mod shell_run;
+pub mod task_list;
 pub mod task_stop;
 pub mod text;
 pub mod todo_write;
 pub mod tool;
 pub mod toolset;
-pub mod write;
-pub mod write_stdin;
 #[cfg(test)]
 mod trial;
+pub mod update_plan;
+pub mod view_image;
+pub mod write;
+pub mod write_stdin;
 
 pub use registry::{Toolbox, TurnTools};
 pub use tool::{
@@ -66,19 +74,40 @@ pub fn command_tools() -> Vec<Arc<dyn Tool>> {
     tools
 }
 
-/// The tools that read, write and search files.
+/// The tools that read, write and search files, and those that keep lists.
 pub fn file_tools(truncation: overflow::Truncation) -> Vec<Arc<dyn Tool>> {
-    vec![
-        Arc::new(read::Read::new(truncation, image::Images::default())),
+    let images = image::Images::default();
+    let tasks = task_list::TaskStore::default();
+    let mut tools: Vec<Arc<dyn Tool>> = vec![
+        Arc::new(read::Read::new(truncation, images.clone())),
         Arc::new(write::Write),
         Arc::new(edit::Edit),
         Arc::new(multi_edit::MultiEdit),
+        Arc::new(apply_patch::ApplyPatch),
         Arc::new(grep::Grep::new(truncation)),
         Arc::new(glob::Glob::new(truncation)),
-        Arc::new(grep_files::GrepFiles::new("grep_files")),
-        Arc::new(grep_files::GrepFiles::new("GrepFiles")),
+        Arc::new(ls::Ls),
+        Arc::new(view_image::ViewImage::new(images)),
         Arc::new(set_working_directory::SetWorkingDirectory),
-    ]
+        Arc::new(ask_user_question::AskUserQuestion),
+        Arc::new(todo_write::TodoWrite),
+        Arc::new(update_plan::UpdatePlan),
+    ];
+    for name in ["grep_files", "GrepFiles"] {
+        tools.push(Arc::new(grep_files::GrepFiles::new(name)));
+    }
+    for name in ["read_file", "ReadFile"] {
+        tools.push(Arc::new(read_file::ReadFile::new(name, truncation)));
+    }
+    for action in [
+        task_list::TaskAction::Create,
+        task_list::TaskAction::Get,
+        task_list::TaskAction::List,
+        task_list::TaskAction::Update,
+    ] {
+        tools.push(Arc::new(task_list::TaskTool::new(action, tasks.clone())));
+    }
+    tools
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::health::Health;
 use super::start::Screen;
+use crate::api::Client;
 use crate::api::environments::{self, Registration as Wanted};
 use crate::api::token::CredentialError;
-use crate::api::Client;
 use crate::cli::VERSION;
 use crate::credentials::Credentials;
-use crate::credentials::login::{LoginNotice, LoginPrompt};
+use crate::credentials::{LoginNotice, LoginPrompt};
 use crate::listener::supported_commands;
 use crate::protocol::ConnectionId;
 use crate::protocol::reply::LETTA_CODE_VERSION;
@@ -77,14 +77,17 @@ impl Registrar for Registering {
             ));
             let registered = self.api.register(&self.wanted).await.map_err(|error| {
                 let class = match &error {
-                    error if error.is_transient() => {
-                        RegisterClass::Transient { retry_after: error.retry_after() }
-                    }
+                    error if error.is_transient() => RegisterClass::Transient {
+                        retry_after: error.retry_after(),
+                    },
                     environments::RegisterError::Refused { .. }
                     | environments::RegisterError::Credentials(_) => RegisterClass::Refused,
                     _ => RegisterClass::Fatal,
                 };
-                RegisterError { text: error.to_string(), class }
+                RegisterError {
+                    text: error.to_string(),
+                    class,
+                }
             })?;
             Ok(Registration {
                 connection_id: ConnectionId::new(registered.connection_id),
@@ -105,7 +108,11 @@ pub(super) struct Authorizing {
 
 impl Authorizing {
     pub(super) fn new(credentials: Credentials, health: Health, secrets: Secrets) -> Self {
-        Self { credentials, health, secrets }
+        Self {
+            credentials,
+            health,
+            secrets,
+        }
     }
 }
 
@@ -132,7 +139,10 @@ impl Authorizer for Authorizing {
                         }
                         _ => AuthClass::Refused,
                     };
-                    Err(AuthError { text: error.to_string(), class })
+                    Err(AuthError {
+                        text: error.to_string(),
+                        class,
+                    })
                 }
             }
         })

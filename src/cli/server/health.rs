@@ -16,7 +16,9 @@ use crate::conversation::services::TotalLoad;
 use crate::protocol::PermissionMode;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
-use crate::transport::http::{HealthAddress, HealthServer, HealthSnapshot, HealthSources, HealthState};
+use crate::transport::http::{
+    HealthAddress, HealthServer, HealthSnapshot, HealthSources, HealthState,
+};
 use crate::transport::relay::{RelayState, RelayStatus};
 use crate::transport::watchdog::LivenessProbe;
 
@@ -88,8 +90,12 @@ impl Health {
 
     /// A person has to sign in.
     pub(super) fn login_required(&self, url: &str, code: &str) {
-        let state = HealthState::LoginRequired { url: url.to_owned(), code: code.to_owned() };
-        self.snapshot.send_modify(|snapshot| snapshot.enter(state, SystemTime::now()));
+        let state = HealthState::LoginRequired {
+            url: url.to_owned(),
+            code: code.to_owned(),
+        };
+        self.snapshot
+            .send_modify(|snapshot| snapshot.enter(state, SystemTime::now()));
     }
 
     /// The process goes down.
@@ -109,9 +115,13 @@ impl Health {
         let (this, stop) = (self.clone(), self.stop.clone());
         let notifier = notifier.clone();
         let follow = async move {
-            stop.run_until_cancelled(this.keep_up(relay, load, last_error, notifier)).await;
+            stop.run_until_cancelled(this.keep_up(relay, load, last_error, notifier))
+                .await;
         };
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(follow);
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .spawn(follow);
     }
 
     async fn keep_up(

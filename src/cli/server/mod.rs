@@ -21,7 +21,8 @@ use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
 use crate::events::EventSink;
 use crate::listener::{Listener, door};
-use crate::process::{BaseEnvironment, Processes, install_shim};
+use crate::process::environment::install_shim;
+use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::PermissionMode;
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
@@ -85,7 +86,12 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
 }
 
 async fn serve(foundation: Foundation) -> Result<u8> {
-    let Foundation { config, home, settings, .. } = &foundation;
+    let Foundation {
+        config,
+        home,
+        settings,
+        ..
+    } = &foundation;
     let secrets = Secrets::default();
     crate::telemetry::logging::init(foundation.log_format(), config.debug, secrets.clone());
     let notifier = Notifier::from_env(|name| std::env::var(name).ok());
@@ -101,7 +107,9 @@ async fn serve(foundation: Foundation) -> Result<u8> {
             FrameLog::Cut => FrameLogging::Cut,
             FrameLog::Whole => FrameLogging::Whole,
         },
-        echo: config.debug_output.then(|| Box::new(std::io::stdout()) as Box<_>),
+        echo: config
+            .debug_output
+            .then(|| Box::new(std::io::stdout()) as Box<_>),
         ..SessionLogOptions::new(home.logs(), SystemTime::now(), secrets.clone())
     });
     println!("Log file: {}", log.path().display());
@@ -109,7 +117,10 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         STUCK,
         notifier.watchdog_interval().map(|every| {
             let notifier = notifier.clone();
-            watchdog::Feed { every, send: Box::new(move || notifier.watchdog()) }
+            watchdog::Feed {
+                every,
+                send: Box::new(move || notifier.watchdog()),
+            }
         }),
         watchdog::end_process(log.clone()),
     )
@@ -169,8 +180,11 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     let (interrupted, record_writer) = InterruptedTurns::start(records.clone());
     let (events, outbound) = EventSink::channel();
     let (inject, injected) = mpsc::unbounded_channel();
-    let (link, link_reader) =
-        watch::channel(Link { connection: None, name: name.clone(), open: false });
+    let (link, link_reader) = watch::channel(Link {
+        connection: None,
+        name: name.clone(),
+        open: false,
+    });
     let draining = CancellationToken::new();
     let processes = processes(&foundation, &device_id);
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
@@ -231,8 +245,20 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         },
         net.upgrade().clone(),
     );
-    greet(&foundation, &name, &device_id, &base_url, &mode.value, &health);
-    health.follow(relay.status(), services.load.total(), services.load.last_error(), &notifier);
+    greet(
+        &foundation,
+        &name,
+        &device_id,
+        &base_url,
+        &mode.value,
+        &health,
+    );
+    health.follow(
+        relay.status(),
+        services.load.total(),
+        services.load.last_error(),
+        &notifier,
+    );
 
     let relay_stop = CancellationToken::new();
     let listener_stop = CancellationToken::new();
@@ -246,9 +272,10 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     ));
     let mut relay = tokio::spawn(relay.run(relay_stop.clone()));
 
+    let reload = settings_reload(&foundation);
     let signalled = tokio::select! {
         ended = &mut relay => Err(ended),
-        () = until_signal(&settings_reload(&foundation)) => Ok(()),
+        () = until_signal(&reload) => Ok(()),
     };
     let code = match signalled {
         Ok(()) => {
@@ -301,8 +328,21 @@ async fn serve(foundation: Foundation) -> Result<u8> {
 
 /// Names of tools that get a label of their own in the metrics.
 const TOOL_NAMES: [&str; 16] = [
-    "Bash", "Read", "Write", "Edit", "MultiEdit", "Grep", "Glob", "TaskStop", "KillBash",
-    "exec_command", "write_stdin", "shell_command", "shell", "SetWorkingDirectory", "grep_files",
+    "Bash",
+    "Read",
+    "Write",
+    "Edit",
+    "MultiEdit",
+    "Grep",
+    "Glob",
+    "TaskStop",
+    "KillBash",
+    "exec_command",
+    "write_stdin",
+    "shell_command",
+    "shell",
+    "SetWorkingDirectory",
+    "grep_files",
     "ShellCommand",
 ];
 
@@ -315,7 +355,11 @@ fn greet(
     mode: &PermissionMode,
     health: &health::Health,
 ) {
-    println!("letta {} (protocol {})", super::VERSION, crate::protocol::reply::LETTA_CODE_VERSION);
+    println!(
+        "letta {} (protocol {})",
+        super::VERSION,
+        crate::protocol::reply::LETTA_CODE_VERSION
+    );
     println!("Name:   {name}");
     println!("Device: {device_id}");
     println!("Server: {server}");
@@ -338,7 +382,12 @@ fn processes(foundation: &Foundation, device_id: &str) -> Processes {
     let variables = std::env::vars_os()
         .filter(|(name, _)| !hidden.iter().any(|hidden| name == hidden))
         .collect();
-    Processes::new(BaseEnvironment::new(variables, &binary, shim.as_deref(), Some(device_id)))
+    Processes::new(BaseEnvironment::new(
+        variables,
+        &binary,
+        shim.as_deref(),
+        Some(device_id),
+    ))
 }
 
 /// Waits until no turn runs.

@@ -13,8 +13,8 @@ use crate::api::net::{Net, NetSettings};
 use crate::api::oauth::OAuth;
 use crate::api::{BaseUrl, Client, Secret};
 use crate::config::{CLOUD_URL, Config, LogFormat, ServerFlags};
-use crate::credentials::login::{LoginNotice, LoginPrompt};
 use crate::credentials::{CredentialSettings, Credentials, StoredTokens, TokenStore};
+use crate::credentials::{LoginNotice, LoginPrompt};
 use crate::protocol::PermissionMode;
 use crate::state::{Home, LocalSettings, UserSettings};
 use crate::telemetry::logging;
@@ -33,7 +33,11 @@ impl Foundation {
         let home = Home::locate(&config)
             .map_err(|_| anyhow::anyhow!("no home directory was found; set HOME"))?;
         let settings = UserSettings::load(&home);
-        Ok(Self { config, home, settings })
+        Ok(Self {
+            config,
+            home,
+            settings,
+        })
     }
 
     pub(crate) fn log_format(&self) -> logging::LogFormat {
@@ -97,14 +101,20 @@ impl Foundation {
         if let Some(id) = &self.config.listener_device_id {
             return Ok(id.clone());
         }
-        self.settings.get_or_create_device_id().context("the id of this machine could not be saved")
+        self.settings
+            .get_or_create_device_id()
+            .context("the id of this machine could not be saved")
     }
 
     /// `LETTA_LISTENER_INSTANCE_ID`, else a hash of the name (01 §6).
     pub(crate) fn instance_id(&self, name: &str) -> String {
         self.config.listener_instance_id.clone().unwrap_or_else(|| {
             let digest = Sha256::digest(name.as_bytes());
-            let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            let hex: String = digest
+                .iter()
+                .take(8)
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             format!("server-{hex}")
         })
     }
@@ -117,7 +127,10 @@ impl Foundation {
         let custom_login = std::env::var_os("LETTA_OAUTH_URL").is_some_and(|url| !url.is_empty());
         let device_id = self.device_id()?;
         let settings = CredentialSettings {
-            api_key: sources.api_key.as_ref().map(|key| Secret::new(key.expose())),
+            api_key: sources
+                .api_key
+                .as_ref()
+                .map(|key| Secret::new(key.expose())),
             api_key_file: sources.api_key_file.clone(),
             credentials_directory: sources.credentials_directory.clone(),
             login: url.is_cloud() || custom_login,
@@ -135,14 +148,22 @@ impl Foundation {
         net: &Net,
         device_id: &str,
     ) -> Result<Client> {
-        let device = self.config.runtime_device_id.clone().unwrap_or_else(|| device_id.to_owned());
+        let device = self
+            .config
+            .runtime_device_id
+            .clone()
+            .unwrap_or_else(|| device_id.to_owned());
         let settings = ClientSettings {
             device_id: Some(device),
             acting_user_id: std::env::var("LETTA_ACTING_USER_ID").ok(),
             timeout: self.config.request_timeout,
             ..ClientSettings::new(BaseUrl::parse(base_url)?)
         };
-        Ok(Client::new(net.clone(), Arc::new(credentials.clone()), &settings)?)
+        Ok(Client::new(
+            net.clone(),
+            Arc::new(credentials.clone()),
+            &settings,
+        )?)
     }
 
     /// Files that hold credentials: closed to file tools (05 §13.3).
@@ -175,8 +196,15 @@ pub(crate) fn is_terminal() -> bool {
 }
 
 fn hostname() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    if name.is_empty() { String::from("my-computer") } else { name }
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    if name.is_empty() {
+        String::from("my-computer")
+    } else {
+        name
+    }
 }
 
 fn ask_name() -> String {
@@ -197,7 +225,8 @@ impl TokenStore for SettingsTokens {
     fn load(&self) -> StoredTokens {
         self.0.reload();
         let tokens = self.0.tokens();
-        let secret = |secret: Option<crate::config::Secret>| secret.map(|s| Secret::new(s.expose()));
+        let secret =
+            |secret: Option<crate::config::Secret>| secret.map(|s| Secret::new(s.expose()));
         StoredTokens {
             access: secret(tokens.access),
             refresh: secret(tokens.refresh),
@@ -207,7 +236,9 @@ impl TokenStore for SettingsTokens {
 
     fn save(&self, tokens: &StoredTokens) -> std::io::Result<()> {
         let secret = |secret: &Option<Secret>| {
-            secret.as_ref().map(|s| crate::config::Secret::new(s.expose()))
+            secret
+                .as_ref()
+                .map(|s| crate::config::Secret::new(s.expose()))
         };
         self.0
             .set_tokens(&crate::state::settings::StoredTokens {
@@ -236,11 +267,18 @@ impl LoginPrompt for Screen {
             LoginNotice::Refused { error } => {
                 println!("The saved login does not work any more: {error}");
             }
-            LoginNotice::Code { url, user_code, expires_in } => {
+            LoginNotice::Code {
+                url,
+                user_code,
+                expires_in,
+            } => {
                 println!("Sign in to Letta to connect this computer.");
                 println!("Open:      {url}");
                 println!("Your code: {user_code}");
-                println!("Waiting; the code is good for {} minutes.", expires_in.as_secs() / 60);
+                println!(
+                    "Waiting; the code is good for {} minutes.",
+                    expires_in.as_secs() / 60
+                );
             }
             LoginNotice::Problem { error } => {
                 println!("The login server cannot be used at the moment ({error}); still waiting.");
@@ -259,7 +297,11 @@ mod tests {
     fn instance_ids_are_hashes_of_the_name() {
         let digest = |name: &str| {
             let digest = Sha256::digest(name.as_bytes());
-            digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
+            digest
+                .iter()
+                .take(8)
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
         };
         assert_eq!(digest("w1"), "60c5590f72eef292");
         assert_eq!(digest("a"), "ca978112ca1bbdca");

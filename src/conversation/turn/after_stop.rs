@@ -59,7 +59,10 @@ impl Turn {
             }
         } else if known.is_desync && self.retries.desync < DESYNC_RETRIES {
             self.retries.desync += 1;
-            tracing::debug!(attempt = self.retries.desync, "Client and server disagree about approvals.");
+            tracing::debug!(
+                attempt = self.retries.desync,
+                "Client and server disagree about approvals."
+            );
             self.answer_stale().await?;
             return self.send_again().await;
         } else if drained.stop == "llm_api_error"
@@ -68,9 +71,11 @@ impl Turn {
         {
             self.retries.empty += 1;
             let attempt = self.retries.empty;
-            let text = format!("Empty LLM response, retrying (attempt {attempt}/{EMPTY_RETRIES})...");
+            let text =
+                format!("Empty LLM response, retrying (attempt {attempt}/{EMPTY_RETRIES})...");
             let wait = EMPTY_WAIT * attempt;
-            self.tell_retry(&text, "llm_api_error", attempt, EMPTY_RETRIES, wait).await;
+            self.tell_retry(&text, "llm_api_error", attempt, EMPTY_RETRIES, wait)
+                .await;
             self.port.unless_cancelled(tokio::time::sleep(wait)).await?;
             if attempt == EMPTY_RETRIES {
                 self.outgoing.push(reminder_message(NUDGE));
@@ -87,14 +92,21 @@ impl Turn {
         {
             self.retries.transient += 1;
             let attempt = self.retries.transient;
-            let first = if classify::is_cloudflare(detail) { EDGE_WAIT } else { TRANSIENT_WAIT };
+            let first = if classify::is_cloudflare(detail) {
+                EDGE_WAIT
+            } else {
+                TRANSIENT_WAIT
+            };
             let wait = first * 2u32.pow(attempt - 1);
             let text = if detail.is_empty() {
-                format!("LLM API error encountered, retrying (attempt {attempt}/{TRANSIENT_RETRIES})...")
+                format!(
+                    "LLM API error encountered, retrying (attempt {attempt}/{TRANSIENT_RETRIES})..."
+                )
             } else {
                 explain::retry_text(detail, None)
             };
-            self.tell_retry(&text, "llm_api_error", attempt, TRANSIENT_RETRIES, wait).await;
+            self.tell_retry(&text, "llm_api_error", attempt, TRANSIENT_RETRIES, wait)
+                .await;
             self.port.unless_cancelled(tokio::time::sleep(wait)).await?;
             self.renew_otids();
             return self.send_again().await;
@@ -119,10 +131,16 @@ impl Turn {
             Some(run_id) => self.port.unless_cancelled(self.api.run(run_id)).await?.ok(),
             None => None,
         };
-        let of_run = run.as_ref().and_then(|run| run.error()).and_then(Value::as_object).cloned();
+        let of_run = run
+            .as_ref()
+            .and_then(|run| run.error())
+            .and_then(Value::as_object)
+            .cloned();
         let of_stream = drained.error_info.clone();
         let text = |info: Option<&Map<String, Value>>, key: &str| {
-            info.and_then(|info| info.get(key)).and_then(Value::as_str).map(String::from)
+            info.and_then(|info| info.get(key))
+                .and_then(Value::as_str)
+                .map(String::from)
         };
         let texts = [
             text(of_stream.as_ref(), "detail"),
@@ -142,13 +160,15 @@ impl Turn {
             .any(|info| classify::is_deployment_interruption(&Value::Object(info.clone())));
         let info = of_stream.or(of_run);
         let field = |keys: [&str; 2]| {
-            info.as_ref().and_then(|info| keys.into_iter().find_map(|key| info.get(key)))
+            info.as_ref()
+                .and_then(|info| keys.into_iter().find_map(|key| info.get(key)))
         };
         Ok(Known {
             is_desync: desync.is_some(),
-            detail: desync
-                .or_else(|| texts.into_iter().flatten().find(|text| !text.is_empty())),
-            error_type: field(["error_type", "type"]).and_then(Value::as_str).map(String::from),
+            detail: desync.or_else(|| texts.into_iter().flatten().find(|text| !text.is_empty())),
+            error_type: field(["error_type", "type"])
+                .and_then(Value::as_str)
+                .map(String::from),
             retryable: field(["retryable", "retryable"]).and_then(Value::as_bool),
             is_deployment,
             info,
@@ -159,12 +179,18 @@ impl Turn {
     /// instead of the approval that did not fit.
     async fn answer_stale(&mut self) -> Result<(), End> {
         let lookup = pending_calls(&self.api, &self.scope);
-        let pending = self.port.unless_cancelled(lookup).await?.unwrap_or_default();
+        let pending = self
+            .port
+            .unless_cancelled(lookup)
+            .await?
+            .unwrap_or_default();
         self.outgoing.retain(|message| !is_approval(message));
         self.renew_otids();
         if !pending.is_empty() {
-            let denials =
-                pending.iter().map(|call| Value::Object(denied_call(&call.id, STALE))).collect();
+            let denials = pending
+                .iter()
+                .map(|call| Value::Object(denied_call(&call.id, STALE)))
+                .collect();
             self.outgoing.insert(0, approval_message(denials, None));
         }
         if self.outgoing.is_empty() {

@@ -39,12 +39,25 @@ impl Calls {
     }
 
     fn add(&mut self, call: &Value, message_id: Option<&str>) {
-        let text = |key: &str| call.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
-        let Some(id) = text("tool_call_id") else { return };
-        let at = self.0.iter().position(|known| known.id == id).unwrap_or_else(|| {
-            self.0.push(PendingCall { id: id.to_owned(), ..PendingCall::default() });
-            self.0.len() - 1
-        });
+        let text = |key: &str| {
+            call.get(key)
+                .and_then(Value::as_str)
+                .filter(|s| !s.is_empty())
+        };
+        let Some(id) = text("tool_call_id") else {
+            return;
+        };
+        let at = self
+            .0
+            .iter()
+            .position(|known| known.id == id)
+            .unwrap_or_else(|| {
+                self.0.push(PendingCall {
+                    id: id.to_owned(),
+                    ..PendingCall::default()
+                });
+                self.0.len() - 1
+            });
         let known = &mut self.0[at];
         if let Some(name) = text("name") {
             name.clone_into(&mut known.name);
@@ -131,10 +144,13 @@ mod tests {
         let whole = r#"{"command":"echo \u00e9\ud83d\ude00 ü😀 \"x\"","description":"d","pad":"0123456789"}"#;
         let chars: Vec<char> = whole.chars().collect();
         let size = chars.len().div_ceil(50);
-        let mut messages = vec![json!({"id":"m","tool_call":{"name":"Bash","tool_call_id":"c","arguments":""}})];
+        let mut messages =
+            vec![json!({"id":"m","tool_call":{"name":"Bash","tool_call_id":"c","arguments":""}})];
         for piece in chars.chunks(size) {
             let piece: String = piece.iter().collect();
-            messages.push(json!({"id":"m","tool_call":{"name":null,"tool_call_id":"c","arguments":piece}}));
+            messages.push(
+                json!({"id":"m","tool_call":{"name":null,"tool_call_id":"c","arguments":piece}}),
+            );
         }
         let calls = collect(&messages);
         assert_eq!(calls[0].args, whole);
@@ -148,15 +164,29 @@ mod tests {
         earlier.collect(part("a", "{\"x\":").as_object().unwrap());
         earlier.collect(part("b", "{}").as_object().unwrap());
         let mut later = Calls::default();
-        later.collect(json!({"tool_call":{"tool_call_id":"a","arguments":"1}"}}).as_object().unwrap());
+        later.collect(
+            json!({"tool_call":{"tool_call_id":"a","arguments":"1}"}})
+                .as_object()
+                .unwrap(),
+        );
         later.continue_from(earlier);
         let calls = later.into_vec();
-        assert_eq!((calls[0].args.as_str(), calls[0].name.as_str()), ("{\"x\":1}", "T"));
+        assert_eq!(
+            (calls[0].args.as_str(), calls[0].name.as_str()),
+            ("{\"x\":1}", "T")
+        );
         assert_eq!(calls[1].id, "b");
     }
 
     #[test]
     fn calls_without_an_id_are_ignored() {
-        assert!(collect(&[json!({"tool_call":{"name":"T"}}), json!({"tool_calls":[1,null]}), json!({})]).is_empty());
+        assert!(
+            collect(&[
+                json!({"tool_call":{"name":"T"}}),
+                json!({"tool_calls":[1,null]}),
+                json!({})
+            ])
+            .is_empty()
+        );
     }
 }

@@ -15,7 +15,11 @@ pub(crate) fn delta_text(chunk: &str, has_type: bool) -> String {
     }
     let open = chunk.trim_end();
     let open = open.strip_suffix('}').unwrap_or(open);
-    let comma = if open.trim_end().ends_with('{') { "" } else { "," };
+    let comma = if open.trim_end().ends_with('{') {
+        ""
+    } else {
+        ","
+    };
     format!("{open}{comma}\"type\":\"message\"}}")
 }
 
@@ -30,8 +34,11 @@ pub(crate) fn normalised_return(mut message: Map<String, Value>) -> Option<Map<S
         Some(Value::Array(items)) => items.iter().filter_map(usable).collect(),
         _ => Vec::new(),
     };
-    let returns =
-        if listed.is_empty() { usable(&Value::Object(top)).into_iter().collect() } else { listed };
+    let returns = if listed.is_empty() {
+        usable(&Value::Object(top)).into_iter().collect()
+    } else {
+        listed
+    };
     if returns.is_empty() {
         return None;
     }
@@ -41,19 +48,36 @@ pub(crate) fn normalised_return(mut message: Map<String, Value>) -> Option<Map<S
 }
 
 fn usable(item: &Value) -> Option<Value> {
-    let id = item.get("tool_call_id")?.as_str().filter(|id| !id.is_empty())?;
-    let status = item.get("status")?.as_str().filter(|s| ["success", "error"].contains(s))?;
+    let id = item
+        .get("tool_call_id")?
+        .as_str()
+        .filter(|id| !id.is_empty())?;
+    let status = item
+        .get("status")?
+        .as_str()
+        .filter(|s| ["success", "error"].contains(s))?;
     let text = flat_text(item.get("tool_return").unwrap_or(&Value::Null));
     let mut shown = Map::new();
     shown.insert("tool_call_id".into(), id.into());
     shown.insert("status".into(), status.into());
     shown.insert("tool_return".into(), cut(text).into());
     let lines = |key: &str| -> Vec<String> {
-        let items = item.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        items.iter().filter_map(Value::as_str).map(String::from).collect()
+        let items = item
+            .get(key)
+            .and_then(Value::as_array)
+            .map_or(&[][..], Vec::as_slice);
+        items
+            .iter()
+            .filter_map(Value::as_str)
+            .map(String::from)
+            .collect()
     };
     let (stdout, stderr) = (lines("stdout"), lines("stderr"));
-    let total: usize = stdout.iter().chain(&stderr).map(|line| line.chars().count()).sum();
+    let total: usize = stdout
+        .iter()
+        .chain(&stderr)
+        .map(|line| line.chars().count())
+        .sum();
     if total <= TEXT_LIMIT {
         for (key, lines) in [("stdout", stdout), ("stderr", stderr)] {
             if !lines.is_empty() {
@@ -70,9 +94,15 @@ pub(crate) fn flat_text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
         Value::Array(parts) => {
-            let texts: Vec<&str> =
-                parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect();
-            if texts.is_empty() && !parts.is_empty() { value.to_string() } else { texts.join("\n") }
+            let texts: Vec<&str> = parts
+                .iter()
+                .filter_map(|part| part.get("text").and_then(Value::as_str))
+                .collect();
+            if texts.is_empty() && !parts.is_empty() {
+                value.to_string()
+            } else {
+                texts.join("\n")
+            }
         }
         other => other.to_string(),
     }
@@ -82,22 +112,34 @@ fn cut(text: String) -> String {
     match text.char_indices().nth(TEXT_LIMIT) {
         None => text,
         Some((at, _)) => {
-            format!("{}\n... [cut here: the whole text is in the history of the conversation]", &text[..at])
+            format!(
+                "{}\n... [cut here: the whole text is in the history of the conversation]",
+                &text[..at]
+            )
         }
     }
 }
 
 /// A `retry_message` of the cloud as a lifecycle delta; `None` when it is not valid.
 pub(crate) fn relayed_retry(message: &Map<String, Value>) -> Option<Map<String, Value>> {
-    let text = |key: &str| message.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
+    let text = |key: &str| {
+        message
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|s| !s.is_empty())
+    };
     let number = |key: &str| message.get(key).and_then(Value::as_u64);
-    let kind = text("retry_kind").filter(|k| ["provider_retry", "transport_fallback"].contains(k))?;
+    let kind =
+        text("retry_kind").filter(|k| ["provider_retry", "transport_fallback"].contains(k))?;
     let attempt = number("attempt").filter(|n| *n >= 1)?;
     let max_attempts = number("max_attempts").filter(|n| *n >= attempt)?;
     let or_null = |key: &str| message.get(key).cloned().unwrap_or(Value::Null);
     let mut delta = Map::new();
     delta.insert("type".into(), "message".into());
-    delta.insert("id".into(), format!("lifecycle-{}", uuid::Uuid::new_v4()).into());
+    delta.insert(
+        "id".into(),
+        format!("lifecycle-{}", uuid::Uuid::new_v4()).into(),
+    );
     delta.insert("date".into(), crate::conversation::frames::now().into());
     delta.insert("message_type".into(), "retry".into());
     if let Some(run_id) = text("run_id") {
@@ -124,7 +166,10 @@ pub(crate) fn loop_error(info: &Map<String, Value>, run_id: Option<&str>) -> Lif
         _ => "error",
     };
     Lifecycle::LoopError {
-        message: text("message").or(text("detail")).unwrap_or("The server reported an error.").into(),
+        message: text("message")
+            .or(text("detail"))
+            .unwrap_or("The server reported an error.")
+            .into(),
         stop_reason: stop_reason.into(),
         is_terminal: false,
         api_error: api_error(info, run_id),
@@ -156,7 +201,11 @@ mod tests {
             ("{\"a\":1}", false, json!({"a":1,"type":"message"})),
             ("{}", false, json!({"type":"message"})),
             ("{ }\n", false, json!({"type":"message"})),
-            ("{\"type\":\"x\",\"b\":2}", true, json!({"type":"message","b":2})),
+            (
+                "{\"type\":\"x\",\"b\":2}",
+                true,
+                json!({"type":"message","b":2}),
+            ),
         ] {
             let text = delta_text(chunk, has_type);
             assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), delta);
@@ -176,7 +225,12 @@ mod tests {
 
     #[test]
     fn a_tool_return_without_id_or_status_is_not_shown() {
-        for message in [json!({}), json!({"tool_call_id":"c"}), json!({"tool_call_id":"c","status":"maybe"}), json!({"tool_returns":[{"status":"success"}]})] {
+        for message in [
+            json!({}),
+            json!({"tool_call_id":"c"}),
+            json!({"tool_call_id":"c","status":"maybe"}),
+            json!({"tool_returns":[{"status":"success"}]}),
+        ] {
             assert!(normalised_return(message.as_object().unwrap().clone()).is_none());
         }
     }
@@ -185,8 +239,18 @@ mod tests {
     fn relayed_retries_are_checked_field_by_field() {
         let good = json!({"message":"m","retry_kind":"provider_retry","attempt":1,"max_attempts":3,"delay_ms":0,"provider":"p"});
         let delta = relayed_retry(good.as_object().unwrap()).unwrap();
-        assert_eq!((&delta["reason"], &delta["step_id"]), (&json!("llm_api_error"), &Value::Null));
-        for (key, bad) in [("attempt", json!(0)), ("attempt", json!(4)), ("delay_ms", json!(-1)), ("provider", json!("")), ("retry_kind", json!("x")), ("message", json!(""))] {
+        assert_eq!(
+            (&delta["reason"], &delta["step_id"]),
+            (&json!("llm_api_error"), &Value::Null)
+        );
+        for (key, bad) in [
+            ("attempt", json!(0)),
+            ("attempt", json!(4)),
+            ("delay_ms", json!(-1)),
+            ("provider", json!("")),
+            ("retry_kind", json!("x")),
+            ("message", json!("")),
+        ] {
             let mut message = good.as_object().unwrap().clone();
             message.insert(key.into(), bad);
             assert!(relayed_retry(&message).is_none(), "{key}");
@@ -198,6 +262,11 @@ mod tests {
         let info = json!({"message":"m","error_type":"llm_error","detail":"d"});
         let info = info.as_object().unwrap();
         assert_eq!(api_error(info, None), None);
-        assert_eq!(api_error(info, Some("run-1")), Some(json!({"message_type":"error_message","message":"m","error_type":"llm_error","run_id":"run-1","detail":"d"})));
+        assert_eq!(
+            api_error(info, Some("run-1")),
+            Some(
+                json!({"message_type":"error_message","message":"m","error_type":"llm_error","run_id":"run-1","detail":"d"})
+            )
+        );
     }
 }

@@ -86,7 +86,11 @@ impl Turn {
         };
         let mut announced = false;
         loop {
-            let limit = if drained.saw_stop { guards.terminal_grace } else { guards.stall };
+            let limit = if drained.saw_stop {
+                guards.terminal_grace
+            } else {
+                guards.stall
+            };
             let port = self.port.clone();
             let next = port
                 .unless_cancelled(timeout_at(Instant::now() + limit, stream.next()))
@@ -139,7 +143,10 @@ impl Turn {
     }
 
     async fn warn(&self, message: &str) {
-        let body = Lifecycle::Status { message: message.into(), level: Level::Warning };
+        let body = Lifecycle::Status {
+            message: message.into(),
+            level: Level::Warning,
+        };
         self.port.lifecycle(self.run_id.as_deref(), body).await;
     }
 
@@ -151,7 +158,11 @@ impl Turn {
         otid: Option<&str>,
     ) -> Result<Silence, End> {
         let Some(run_id) = drained.cursor.run_id.as_deref() else {
-            return Ok(if otid.is_some() { Silence::GiveUp } else { Silence::GoOn });
+            return Ok(if otid.is_some() {
+                Silence::GiveUp
+            } else {
+                Silence::GoOn
+            });
         };
         let lookup = self.api.run_now(run_id, self.services.guards.stall_lookup);
         self.port
@@ -182,7 +193,10 @@ impl Turn {
         match &*chunk.message_type {
             "ping" => return,
             "response_state" => {
-                return self.services.response_states.record(&self.scope, &chunk.object());
+                return self
+                    .services
+                    .response_states
+                    .record(&self.scope, &chunk.object());
             }
             "approval_request_message" => drained.calls.collect(&chunk.object()),
             "tool_return_message" => return self.on_tool_return(chunk.object(), drained).await,
@@ -197,7 +211,10 @@ impl Turn {
             "summary_message" => self.port.tell(Report::Compacted).await,
             "retry_message" => {
                 if let Some(delta) = relayed_retry(&chunk.object()) {
-                    return self.port.tell(Report::Chunk(Value::Object(delta).to_string())).await;
+                    return self
+                        .port
+                        .tell(Report::Chunk(Value::Object(delta).to_string()))
+                        .await;
                 }
             }
             "" => {
@@ -211,31 +228,47 @@ impl Turn {
     }
 
     async fn show(&self, chunk: &Chunk) {
-        self.port.tell(Report::Chunk(delta_text(chunk.text(), chunk.has_type))).await;
+        self.port
+            .tell(Report::Chunk(delta_text(chunk.text(), chunk.has_type)))
+            .await;
     }
 
     /// A tool that ran on the server: its call needs no answer from here.
     async fn on_tool_return(&self, message: Map<String, Value>, drained: &mut Drained) {
-        let Some(shown) = normalised_return(message) else { return };
+        let Some(shown) = normalised_return(message) else {
+            return;
+        };
         let ids = shown.get("tool_returns").and_then(Value::as_array);
-        for id in ids.into_iter().flatten().filter_map(|item| item.get("tool_call_id")) {
+        for id in ids
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item.get("tool_call_id"))
+        {
             if let Some(id) = id.as_str() {
                 drained.calls.remove(id);
             }
         }
-        self.port.tell(Report::Chunk(Value::Object(shown).to_string())).await;
+        self.port
+            .tell(Report::Chunk(Value::Object(shown).to_string()))
+            .await;
     }
 
     async fn on_error_message(&self, chunk: &Chunk, drained: &mut Drained) {
         let info = chunk.object();
         let texts = [info.get("message"), info.get("detail")];
-        let texts: Vec<&str> = texts.into_iter().flatten().filter_map(Value::as_str).collect();
+        let texts: Vec<&str> = texts
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let nothing_pending = texts.iter().any(|text| classify::is_nothing_pending(text));
         let desync = texts.iter().any(|text| classify::is_approval_desync(text));
         let silent = classify::is_deployment_interruption(&Value::Object(info.clone()));
         if !(silent || desync || nothing_pending) {
             let body = loop_error(&info, drained.cursor.run_id.as_deref());
-            self.port.lifecycle(drained.cursor.run_id.as_deref(), body).await;
+            self.port
+                .lifecycle(drained.cursor.run_id.as_deref(), body)
+                .await;
         }
         drained.error_info = Some(info);
         if !(silent || nothing_pending) {

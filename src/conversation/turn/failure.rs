@@ -23,7 +23,11 @@ pub(crate) struct TurnError {
 impl TurnError {
     /// A failure with a text of ours.
     pub(crate) fn plain(text: impl Into<String>) -> Self {
-        Self { text: Some(text.into()), api_error: None, stop_reason: "error".into() }
+        Self {
+            text: Some(text.into()),
+            api_error: None,
+            stop_reason: "error".into(),
+        }
     }
 
     /// A request that failed.
@@ -33,7 +37,11 @@ impl TurnError {
         failure.agent_id = scope.agent_id.as_deref();
         failure.run_id = run_id;
         let text = failure.user_text(SystemTime::now());
-        Self { text, api_error: None, stop_reason: "error".into() }
+        Self {
+            text,
+            api_error: None,
+            stop_reason: "error".into(),
+        }
     }
 
     /// A run that stopped with an error.

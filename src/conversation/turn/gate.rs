@@ -4,10 +4,10 @@ use serde_json::{Map, Value};
 
 use super::Turn;
 use crate::permissions::rules::LaunchRules;
+use crate::permissions::{AgentIds, Verdict};
 use crate::permissions::{
     Context, Decision, ModeState, RealDisk, Request, Rules, Suggestion, classify, decide, suggest,
 };
-use crate::permissions::{AgentIds, Verdict};
 
 /// What is known of a call before anyone is asked.
 pub(crate) struct Judged {
@@ -21,8 +21,11 @@ impl Turn {
     pub(crate) fn judge(&self, tool: &str, args: &Map<String, Value>) -> Judged {
         let cwd = self.context.cwd.get();
         let view = self.services.settings_files.view(&cwd);
-        let files: Vec<Value> =
-            view.files.iter().map(|file| Value::Object((*file.object).clone())).collect();
+        let files: Vec<Value> = view
+            .files
+            .iter()
+            .map(|file| Value::Object((*file.object).clone()))
+            .collect();
         let mut rules = Rules::merge(&files).with_session(self.session_rules.clone());
         if let Some(settings) = &self.execution {
             rules = rules.with_launch(LaunchRules::verbatim(
@@ -31,15 +34,24 @@ impl Turn {
             ));
         }
         let entry = self.services.remote.mode_of(&self.scope);
-        let mode = ModeState { mode: entry.mode, plan_file: entry.plan_file };
+        let mode = ModeState {
+            mode: entry.mode,
+            plan_file: entry.plan_file,
+        };
         let home = self.services.home.user.to_string_lossy().into_owned();
         let disk = RealDisk;
         let mut context = Context::new(&cwd.to_string_lossy(), &home, &disk);
-        context.agents =
-            AgentIds { agent: self.scope.agent_id.as_deref().map(String::from), parent: None };
-        context.memory_guard_off =
-            self.execution.as_ref().is_some_and(|settings| settings.disable_memory_guard);
-        context.credentials.clone_from(&self.services.credential_files);
+        context.agents = AgentIds {
+            agent: self.scope.agent_id.as_deref().map(String::from),
+            parent: None,
+        };
+        context.memory_guard_off = self
+            .execution
+            .as_ref()
+            .is_some_and(|settings| settings.disable_memory_guard);
+        context
+            .credentials
+            .clone_from(&self.services.credential_files);
         let request = Request { tool, args };
         let decision = decide(&request, &rules, &mode, &context);
         Judged {

@@ -55,9 +55,15 @@ pub(crate) enum Opening {
     /// With the messages of its input.
     Messages,
     /// With calls that the server waits for and that never started (00 §8).
-    Stop { calls: Vec<PendingCall>, run_id: Option<String> },
+    Stop {
+        calls: Vec<PendingCall>,
+        run_id: Option<String>,
+    },
     /// With answers for calls of an earlier turn, under their old otid (03 §14.5).
-    Continue { approvals: Vec<Value>, otid: Option<String> },
+    Continue {
+        approvals: Vec<Value>,
+        otid: Option<String>,
+    },
     /// With calls of an earlier turn that a human has just decided (03 §14.3).
     Decided { calls: Vec<stop::Decided> },
 }
@@ -109,7 +115,10 @@ impl Outcome {
         Self {
             stop_reason: "error".into(),
             run_id: None,
-            error: Some(Shown { text: text.into(), api_error: None }),
+            error: Some(Shown {
+                text: text.into(),
+                api_error: None,
+            }),
             usage: None,
             interrupted: None,
             parked: false,
@@ -155,7 +164,10 @@ impl Usage {
             let sum = self.get(key).saturating_add(more);
             self.sums.insert(key.into(), sum.into());
         }
-        if let Some(context) = statistics.get("context_tokens").filter(|tokens| tokens.is_u64()) {
+        if let Some(context) = statistics
+            .get("context_tokens")
+            .filter(|tokens| tokens.is_u64())
+        {
             self.sums.insert("context_tokens".into(), context.clone());
         }
     }
@@ -232,10 +244,10 @@ fn stop_reason_of(end: &End) -> String {
 
 fn shown(end: &End) -> Option<Shown> {
     match end {
-        End::Failed(error) => error
-            .text
-            .clone()
-            .map(|text| Shown { text, api_error: error.api_error.clone() }),
+        End::Failed(error) => error.text.clone().map(|text| Shown {
+            text,
+            api_error: error.api_error.clone(),
+        }),
         _ => None,
     }
 }
@@ -276,12 +288,20 @@ impl Turn {
 
     /// `max_turns` of a headless runtime (03 §9.2).
     fn check_steps(&self, stop: &str, failed: bool) -> Result<(), End> {
-        let Some(limit) = self.execution.as_ref().and_then(|settings| settings.max_turns) else {
+        let Some(limit) = self
+            .execution
+            .as_ref()
+            .and_then(|settings| settings.max_turns)
+        else {
             return Ok(());
         };
         let taken = self.usage.get("step_count");
         let exempt = stop == "requires_approval" || (stop == "error" && failed);
-        if taken >= limit && !exempt { Err(End::MaxSteps { taken, limit }) } else { Ok(()) }
+        if taken >= limit && !exempt {
+            Err(End::MaxSteps { taken, limit })
+        } else {
+            Ok(())
+        }
     }
 
     /// The stream of a request is open (03 §9.1, §10.1 step 14).
@@ -318,9 +338,12 @@ impl Turn {
         if !parked && (cancelled || matches!(end, End::Finished | End::Cancelled)) {
             self.record.delete().await;
         }
-        self.port.status(LoopStatus::WaitingOnInput).await;
         Outcome {
-            stop_reason: if cancelled { "cancelled".into() } else { stop_reason_of(&end) },
+            stop_reason: if cancelled {
+                "cancelled".into()
+            } else {
+                stop_reason_of(&end)
+            },
             run_id: self.run_id,
             error: if cancelled { None } else { shown(&end) },
             usage: headless.then(|| self.usage.into_value()),
@@ -338,8 +361,14 @@ mod tests {
     fn usage_is_summed_and_the_context_is_the_last_snapshot() {
         let mut usage = Usage::default();
         let add = |usage: &mut Usage, value: Value| usage.add(value.as_object().unwrap());
-        add(&mut usage, json!({"prompt_tokens": 10, "step_count": 1, "context_tokens": 5}));
-        add(&mut usage, json!({"prompt_tokens": 7, "step_count": 1, "context_tokens": 9}));
+        add(
+            &mut usage,
+            json!({"prompt_tokens": 10, "step_count": 1, "context_tokens": 5}),
+        );
+        add(
+            &mut usage,
+            json!({"prompt_tokens": 7, "step_count": 1, "context_tokens": 9}),
+        );
         let total = usage.into_value();
         assert_eq!(total["prompt_tokens"], 17);
         assert_eq!(total["step_count"], 2);

@@ -11,7 +11,9 @@ const LIMIT: u64 = 1024 * 1024;
 /// The previews of a call; empty for tools without any.
 pub(crate) async fn diffs(tool: &str, args: &Map<String, Value>, cwd: &Path) -> Vec<Value> {
     let text = |key: &str| args.get(key).and_then(Value::as_str).map(String::from);
-    let Some(path) = text("file_path").map(|path| cwd.join(path)) else { return Vec::new() };
+    let Some(path) = text("file_path").map(|path| cwd.join(path)) else {
+        return Vec::new();
+    };
     let (tool, args) = (tool.to_owned(), args.clone());
     // Whatever goes wrong, the question is asked without a preview.
     tokio::task::spawn_blocking(move || preview(&tool, &args, &path).into_iter().collect())
@@ -22,14 +24,22 @@ pub(crate) async fn diffs(tool: &str, args: &Map<String, Value>, cwd: &Path) -> 
 fn preview(tool: &str, args: &Map<String, Value>, path: &PathBuf) -> Option<Value> {
     let text = |key: &str| args.get(key).and_then(Value::as_str);
     let name = path.file_name()?.to_string_lossy().into_owned();
-    let unpreviewable = |reason: &str| {
-        Some(json!({"mode": "unpreviewable", "fileName": name, "reason": reason}))
+    let unpreviewable =
+        |reason: &str| Some(json!({"mode": "unpreviewable", "fileName": name, "reason": reason}));
+    let small =
+        || std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= LIMIT);
+    let read = || {
+        small()
+            .then(|| std::fs::read_to_string(path).ok())
+            .flatten()
     };
-    let small = || std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= LIMIT);
-    let read = || small().then(|| std::fs::read_to_string(path).ok()).flatten();
     match tool {
         "Write" => {
-            let before = if path.exists() { read()? } else { String::new() };
+            let before = if path.exists() {
+                read()?
+            } else {
+                String::new()
+            };
             Some(advanced(&name, &before, text("content")?))
         }
         "Edit" => {
@@ -45,9 +55,15 @@ fn preview(tool: &str, args: &Map<String, Value>, path: &PathBuf) -> Option<Valu
             if !before.contains(old) {
                 return unpreviewable("Edit cannot be previewed: old_string not found");
             }
-            let all = args.get("replace_all").and_then(Value::as_bool).unwrap_or(false);
-            let after =
-                if all { before.replace(old, new) } else { before.replacen(old, new, 1) };
+            let all = args
+                .get("replace_all")
+                .and_then(Value::as_bool)
+                .unwrap_or(false);
+            let after = if all {
+                before.replace(old, new)
+            } else {
+                before.replacen(old, new, 1)
+            };
             Some(advanced(&name, &before, &after))
         }
         _ => None,
@@ -96,17 +112,27 @@ mod tests {
     #[tokio::test]
     async fn an_edit_is_shown_with_one_line_of_context() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("f.txt"), "line0\nline1\nline2\nline3\nline4\n").unwrap();
+        std::fs::write(
+            dir.path().join("f.txt"),
+            "line0\nline1\nline2\nline3\nline4\n",
+        )
+        .unwrap();
         let args = json!({"file_path":"f.txt","old_string":"line2","new_string":"LINE2"});
         let shown = diffs("Edit", args.as_object().unwrap(), dir.path()).await;
         assert_eq!(
             shown,
-            [json!({"mode":"advanced","fileName":"f.txt","hunks":[{"oldStart":2,"oldLines":3,"newStart":2,"newLines":3,
-                "lines":[{"type":"context","content":"line1"},{"type":"remove","content":"line2"},{"type":"add","content":"LINE2"},{"type":"context","content":"line3"}]}]})]
+            [
+                json!({"mode":"advanced","fileName":"f.txt","hunks":[{"oldStart":2,"oldLines":3,"newStart":2,"newLines":3,
+                "lines":[{"type":"context","content":"line1"},{"type":"remove","content":"line2"},{"type":"add","content":"LINE2"},{"type":"context","content":"line3"}]}]})
+            ]
         );
         let missing = json!({"file_path":"f.txt","old_string":"nope","new_string":"x"});
         let shown = diffs("Edit", missing.as_object().unwrap(), dir.path()).await;
         assert_eq!(shown[0]["mode"], "unpreviewable");
-        assert!(diffs("Bash", args.as_object().unwrap(), dir.path()).await.is_empty());
+        assert!(
+            diffs("Bash", args.as_object().unwrap(), dir.path())
+                .await
+                .is_empty()
+        );
     }
 }

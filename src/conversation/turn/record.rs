@@ -67,7 +67,10 @@ impl Record {
 
     /// The calls ended so.
     pub(crate) async fn finished(&mut self, results: &[Value]) {
-        self.turn.results = results.iter().filter_map(|item| item.as_object().cloned()).collect();
+        self.turn.results = results
+            .iter()
+            .filter_map(|item| item.as_object().cloned())
+            .collect();
         self.write().await;
     }
 
@@ -81,7 +84,9 @@ impl Record {
     /// The turn needs no other process any more.
     pub(crate) async fn delete(&self) {
         let Some(store) = &self.store else { return };
-        let deleted = store.delete(&self.turn.agent_id, &self.turn.conversation_id).await;
+        let deleted = store
+            .delete(&self.turn.agent_id, &self.turn.conversation_id)
+            .await;
         if let Err(error) = deleted {
             tracing::warn!(%error, "The record of a finished turn could not be removed.");
         }

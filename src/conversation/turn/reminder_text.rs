@@ -37,10 +37,21 @@ pub(crate) async fn all(due: &Due, facts: &Facts<'_>, session_wanted: bool) -> V
         texts.push(secrets(facts.secrets));
     }
     if let Some(notice) = due.mode {
-        let verb = if notice.before.is_some() { "changed to" } else { "active" };
-        texts.push(format!("Permission mode {verb}: {}. {}", notice.mode, meaning(notice.mode)));
+        let verb = if notice.before.is_some() {
+            "changed to"
+        } else {
+            "active"
+        };
+        texts.push(format!(
+            "Permission mode {verb}: {}. {}",
+            notice.mode,
+            meaning(notice.mode)
+        ));
     }
-    texts.into_iter().map(|text| format!("<system-reminder>\n{text}\n</system-reminder>")).collect()
+    texts
+        .into_iter()
+        .map(|text| format!("<system-reminder>\n{text}\n</system-reminder>"))
+        .collect()
 }
 
 async fn session(reason: SessionReason, facts: &Facts<'_>) -> String {
@@ -64,7 +75,11 @@ async fn session(reason: SessionReason, facts: &Facts<'_>) -> String {
 async fn git_facts(cwd: &std::path::Path) -> String {
     // Looking for the directory first spares most conversations three processes.
     let inside = cwd.ancestors().any(|dir| dir.join(".git").exists());
-    let branch = if inside { git(cwd, &["branch", "--show-current"]).await } else { None };
+    let branch = if inside {
+        git(cwd, &["branch", "--show-current"]).await
+    } else {
+        None
+    };
     let Some(branch) = branch else {
         return String::from("Git: the working directory is not in a repository.");
     };
@@ -80,8 +95,11 @@ async fn git_facts(cwd: &std::path::Path) -> String {
     if more > 0 {
         changed.push(&rest);
     }
-    let changed =
-        if changed.is_empty() { String::from("clean") } else { format!("\n{}", changed.join("\n")) };
+    let changed = if changed.is_empty() {
+        String::from("clean")
+    } else {
+        format!("\n{}", changed.join("\n"))
+    };
     format!(
         "Git branch: {}\nGit user: {}\nRecent commits:\n{}\nGit status: {changed}",
         branch.trim(),
@@ -99,8 +117,14 @@ fn agent(facts: &Facts<'_>) -> String {
             .filter(|text| !text.is_empty())
     };
     let mut lines = vec![
-        format!("Your agent id: {} (AGENT_ID)", facts.scope.agent_id.as_deref().unwrap_or("none")),
-        format!("This conversation: {} (CONVERSATION_ID)", facts.scope.conversation_id),
+        format!(
+            "Your agent id: {} (AGENT_ID)",
+            facts.scope.agent_id.as_deref().unwrap_or("none")
+        ),
+        format!(
+            "This conversation: {} (CONVERSATION_ID)",
+            facts.scope.conversation_id
+        ),
     ];
     if let Some(memory) = &facts.memory_directory {
         lines.push(format!("Memory directory: {memory} (MEMORY_DIR)"));
@@ -108,7 +132,9 @@ fn agent(facts: &Facts<'_>) -> String {
     lines.extend(text("name").map(|name| format!("Name: {name}")));
     lines.extend(text("description").map(|description| format!("Description: {description}")));
     lines.extend(text("last_run_completion").map(|at| format!("Last message: {at}")));
-    lines.push(String::from("Commands find the ids in the environment variables named here."));
+    lines.push(String::from(
+        "Commands find the ids in the environment variables named here.",
+    ));
     lines.join("\n")
 }
 
@@ -157,13 +183,23 @@ mod tests {
             session: Some(SessionReason::Connected),
             agent: true,
             secrets: SecretsDue::Never,
-            mode: Some(ModeNotice { mode: PermissionMode::Strict, before: None }),
+            mode: Some(ModeNotice {
+                mode: PermissionMode::Strict,
+                before: None,
+            }),
         };
         let texts = all(&due, &facts, true).await;
         assert_eq!(texts.len(), 4);
-        assert!(texts.iter().all(|t| t.starts_with("<system-reminder>") && t.ends_with("</system-reminder>")));
+        assert!(
+            texts
+                .iter()
+                .all(|t| t.starts_with("<system-reminder>") && t.ends_with("</system-reminder>"))
+        );
         assert!(texts[2].contains("$TOKEN"));
-        let told = Due { secrets: SecretsDue::Known(names.clone()), ..Due::default() };
+        let told = Due {
+            secrets: SecretsDue::Known(names.clone()),
+            ..Due::default()
+        };
         assert!(all(&told, &facts, true).await.is_empty());
     }
 }

@@ -47,7 +47,10 @@ pub(crate) enum Report {
     /// A server chunk: the JSON text of a delta, `type` included.
     Chunk(String),
     /// A lifecycle delta.
-    Lifecycle { run_id: Option<String>, body: Lifecycle },
+    Lifecycle {
+        run_id: Option<String>,
+        body: Lifecycle,
+    },
     /// Which calls run now.
     Executing(Vec<String>),
     /// An approved call starts.
@@ -109,14 +112,20 @@ impl Port {
     }
 
     pub(crate) async fn lifecycle(&self, run_id: Option<&str>, body: Lifecycle) {
-        self.tell(Report::Lifecycle { run_id: run_id.map(String::from), body }).await;
+        self.tell(Report::Lifecycle {
+            run_id: run_id.map(String::from),
+            body,
+        })
+        .await;
     }
 
     /// Asks a human; an error when the turn was cancelled meanwhile.
     pub(crate) async fn ask(&self, question: Question) -> Result<Answered, End> {
         let (reply, answer) = oneshot::channel();
         self.tell(Report::Ask(Box::new(question), reply)).await;
-        self.unless_cancelled(answer).await?.map_err(|_| End::Cancelled)
+        self.unless_cancelled(answer)
+            .await?
+            .map_err(|_| End::Cancelled)
     }
 
     /// Takes what waits in the queue.
@@ -131,7 +140,10 @@ impl Port {
         &self,
         work: impl Future<Output = T>,
     ) -> Result<T, End> {
-        self.cancel.run_until_cancelled(work).await.ok_or(End::Cancelled)
+        self.cancel
+            .run_until_cancelled(work)
+            .await
+            .ok_or(End::Cancelled)
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {

@@ -32,7 +32,10 @@ impl Turn {
 
     async fn should_resume(&self, drained: &Drained, otid: Option<&str>) -> Result<bool, End> {
         if drained.stop != "error"
-            || drained.failure.as_deref().is_some_and(classify::is_approval_pending)
+            || drained
+                .failure
+                .as_deref()
+                .is_some_and(classify::is_approval_pending)
         {
             return Ok(false);
         }
@@ -47,7 +50,11 @@ impl Turn {
 
     async fn is_replayable(&self, run_id: &str) -> Result<bool, End> {
         let lookup = self.api.run_now(run_id, self.services.guards.stall_lookup);
-        Ok(self.port.unless_cancelled(lookup).await?.is_ok_and(|run| run.is_replayable()))
+        Ok(self
+            .port
+            .unless_cancelled(lookup)
+            .await?
+            .is_ok_and(|run| run.is_replayable()))
     }
 
     async fn resume(
@@ -101,7 +108,11 @@ impl Turn {
     /// looked up may still come back.
     async fn is_over(&self, run_id: &str) -> Result<bool, End> {
         let lookup = self.api.run_now(run_id, self.services.guards.stall_lookup);
-        Ok(self.port.unless_cancelled(lookup).await?.is_ok_and(|run| !run.is_replayable()))
+        Ok(self
+            .port
+            .unless_cancelled(lookup)
+            .await?
+            .is_ok_and(|run| !run.is_replayable()))
     }
 
     /// Opens the rest of the stream: by run, by the otid of the request, or by
@@ -149,6 +160,8 @@ impl Turn {
                 return Ok(run.id);
             }
         }
-        Err(ApiError::Invalid { reason: "no running run of this request was found".into() })
+        Err(ApiError::Invalid {
+            reason: "no running run of this request was found".into(),
+        })
     }
 }

@@ -103,8 +103,11 @@ impl Turn {
             }
             transient += 1;
             self.port.status(LoopStatus::RetryingApiRequest).await;
-            let first =
-                if classify::is_cloudflare(&detail) { EDGE_WAIT } else { Duration::from_secs(1) };
+            let first = if classify::is_cloudflare(&detail) {
+                EDGE_WAIT
+            } else {
+                Duration::from_secs(1)
+            };
             let wait = error
                 .retry_after(SystemTime::now())
                 .unwrap_or(first * 2u32.pow(transient - 1))
@@ -131,7 +134,9 @@ impl Turn {
             response_format: self.options.response_format.as_ref(),
             response_state: response_state.as_deref(),
         };
-        self.port.unless_cancelled(self.api.send_messages(&request)).await
+        self.port
+            .unless_cancelled(self.api.send_messages(&request))
+            .await
     }
 
     /// Tells of a retry, and waits for it.
@@ -142,7 +147,8 @@ impl Turn {
         attempt: u32,
         wait: Duration,
     ) -> Result<(), End> {
-        self.tell_retry(message, reason, attempt, RETRIES, wait).await;
+        self.tell_retry(message, reason, attempt, RETRIES, wait)
+            .await;
         self.port.unless_cancelled(tokio::time::sleep(wait)).await
     }
 
@@ -167,7 +173,9 @@ impl Turn {
 
     /// The same request may have been accepted before: then its stream is the answer.
     async fn accepted_before(&self) -> Result<Option<Sent>, End> {
-        let Some(otid) = self.request_otid() else { return Ok(None) };
+        let Some(otid) = self.request_otid() else {
+            return Ok(None);
+        };
         let open = self.api.request_stream(
             &self.scope.conversation_id,
             self.scope.agent_id.as_deref(),
@@ -175,16 +183,22 @@ impl Turn {
             0,
         );
         let stream = self.port.unless_cancelled(open).await?.ok();
-        Ok(stream.map(|stream| Sent { stream, resumable: true }))
+        Ok(stream.map(|stream| Sent {
+            stream,
+            resumable: true,
+        }))
     }
 
     /// Waits until the run that is in the way has ended (03 §11.2a).
     async fn wait_for_run(&self, run_id: &str, attempt: u32) -> Result<(), End> {
         let text = format!("Conversation is busy; waiting for run {run_id} to finish…");
-        self.tell_retry(&text, "error", attempt, RETRIES, BUSY_POLL).await;
+        self.tell_retry(&text, "error", attempt, RETRIES, BUSY_POLL)
+            .await;
         let deadline = tokio::time::Instant::now() + BUSY_DEADLINE;
         loop {
-            self.port.unless_cancelled(tokio::time::sleep(BUSY_POLL)).await?;
+            self.port
+                .unless_cancelled(tokio::time::sleep(BUSY_POLL))
+                .await?;
             let run = self.port.unless_cancelled(self.api.run(run_id)).await?;
             match run {
                 Ok(run) if matches!(run.status.as_deref(), Some("created" | "running")) => {}
@@ -205,7 +219,11 @@ impl Turn {
 
     /// The error of a request that is not repeated any more.
     fn request_failed(&self, error: &ApiError) -> End {
-        End::Failed(TurnError::of_request(error, &self.scope, self.run_id.as_deref()))
+        End::Failed(TurnError::of_request(
+            error,
+            &self.scope,
+            self.run_id.as_deref(),
+        ))
     }
 
     /// Stale approvals could not be cleared: what the active run says about it,
@@ -216,10 +234,16 @@ impl Turn {
             None => None,
         };
         let told = run.as_ref().and_then(|run| run.error()).and_then(|error| {
-            error.get("detail").or_else(|| error.get("message")).and_then(Value::as_str)
+            error
+                .get("detail")
+                .or_else(|| error.get("message"))
+                .and_then(Value::as_str)
         });
-        let what =
-            if approval_only { "Approval continuation conflict" } else { "Pre-stream approval conflict" };
+        let what = if approval_only {
+            "Approval continuation conflict"
+        } else {
+            "Pre-stream approval conflict"
+        };
         let text = told.map_or_else(
             || format!("{what} after {DESYNC_RETRIES} recovery attempts"),
             String::from,
@@ -241,8 +265,10 @@ impl Turn {
         }
         let original = std::mem::take(&mut self.outgoing);
         let drained = loop {
-            let denials: Vec<Value> =
-                calls.iter().map(|call| Value::Object(denied_call(&call.id, STALE))).collect();
+            let denials: Vec<Value> = calls
+                .iter()
+                .map(|call| Value::Object(denied_call(&call.id, STALE)))
+                .collect();
             self.outgoing = vec![approval_message(denials, None)];
             self.append_queued().await;
             self.port.status(LoopStatus::WaitingForApiResponse).await;
@@ -255,7 +281,9 @@ impl Turn {
             match drained.stop.as_str() {
                 "requires_approval" => calls = drained.calls.into_vec(),
                 "error" => {
-                    let text = drained.failure.unwrap_or_else(|| "Unexpected stop reason: error".into());
+                    let text = drained
+                        .failure
+                        .unwrap_or_else(|| "Unexpected stop reason: error".into());
                     return Err(End::Failed(TurnError::plain(text)));
                 }
                 _ => break drained,
@@ -268,7 +296,10 @@ impl Turn {
     /// Lets what waits in the queue join the current request (03 §10.5).
     pub(crate) async fn append_queued(&mut self) {
         if let Some(batch) = self.port.take_queued().await {
-            let messages = batch.messages.into_iter().map(|queued| Value::Object(queued.message));
+            let messages = batch
+                .messages
+                .into_iter()
+                .map(|queued| Value::Object(queued.message));
             self.outgoing.extend(messages);
         }
     }

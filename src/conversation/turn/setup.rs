@@ -33,7 +33,16 @@ impl Turn {
         port: Port,
     ) -> Result<(Self, Opening), End> {
         let TurnInput {
-            scope, opening, messages, options, interrupted, due, cwd, execution, session_rules, ..
+            scope,
+            opening,
+            messages,
+            options,
+            interrupted,
+            due,
+            cwd,
+            execution,
+            session_rules,
+            ..
         } = input;
         let api = services.api.acting_as(options.acting_user_id.as_deref());
         let (agent, secrets) = port
@@ -55,7 +64,10 @@ impl Turn {
         let conversation = if scope.is_default() {
             None
         } else {
-            match port.unless_cancelled(api.conversation(&scope.conversation_id)).await? {
+            match port
+                .unless_cancelled(api.conversation(&scope.conversation_id))
+                .await?
+            {
                 Ok(conversation) => Some(conversation),
                 Err(error) => {
                     return Err(End::Failed(TurnError::of_request(&error, &scope, None)));
@@ -71,16 +83,28 @@ impl Turn {
         let (tools, preset) =
             selection.resolve(&services, agent.as_deref(), conversation.as_ref())?;
         let loaded: Vec<String> = tools.loaded().map(String::from).collect();
-        port.tell(Report::Toolset(Toolset { name: preset, tools: loaded })).await;
+        port.tell(Report::Toolset(Toolset {
+            name: preset,
+            tools: loaded,
+        }))
+        .await;
 
-        let hosted = services.link.borrow().connection.clone().filter(|id| id.is_hosted());
+        let hosted = services
+            .link
+            .borrow()
+            .connection
+            .clone()
+            .filter(|id| id.is_hosted());
         let record = Record::new(
             hosted.as_ref().map(|_| services.interrupted.clone()),
             &scope,
             options.acting_user_id.clone(),
             cwd.to_string_lossy().into_owned(),
         );
-        let name = agent.as_deref().and_then(|agent| agent.get("name")).and_then(Value::as_str);
+        let name = agent
+            .as_deref()
+            .and_then(|agent| agent.get("name"))
+            .and_then(Value::as_str);
         let context = ToolContext {
             scope: scope.clone(),
             acting_user_id: options.acting_user_id.as_deref().map(Arc::from),
@@ -106,7 +130,11 @@ impl Turn {
             }
             outgoing.push(reminder_message(INTERRUPTED_NOTE));
         }
-        outgoing.extend(messages.into_iter().map(|message| Value::Object(message.message)));
+        outgoing.extend(
+            messages
+                .into_iter()
+                .map(|message| Value::Object(message.message)),
+        );
         if starts_with_messages {
             let names: Vec<String> = secrets.0.keys().cloned().collect();
             let facts = Facts {
@@ -146,7 +174,11 @@ impl Turn {
 }
 
 fn session_wanted(services: &Services) -> bool {
-    services.settings.get("sessionContextEnabled").and_then(|v| v.as_bool()).unwrap_or(true)
+    services
+        .settings
+        .get("sessionContextEnabled")
+        .and_then(|v| v.as_bool())
+        .unwrap_or(true)
 }
 
 pub(super) fn secrets_changed(due: &Due, names: &[String]) -> bool {
@@ -158,7 +190,9 @@ pub(super) fn secrets_changed(due: &Due, names: &[String]) -> bool {
 
 /// Marks the agent as one that this program works for; once per process is enough.
 async fn tag_agent(services: &Services, api: &Client, scope: &Scope, agent: Option<&Value>) {
-    let (Some(id), Some(agent)) = (scope.agent_id.as_deref(), agent) else { return };
+    let (Some(id), Some(agent)) = (scope.agent_id.as_deref(), agent) else {
+        return;
+    };
     if services.agents.is_tagged(id) {
         return;
     }
@@ -167,7 +201,11 @@ async fn tag_agent(services: &Services, api: &Client, scope: &Scope, agent: Opti
             return services.agents.note_tagged(id);
         }
         _ => match api.agent_with_tags(id).await {
-            Ok(agent) => agent.get("tags").and_then(Value::as_array).cloned().unwrap_or_default(),
+            Ok(agent) => agent
+                .get("tags")
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default(),
             Err(error) => {
                 return tracing::debug!(?error, "The agent's tags could not be read.");
             }
@@ -228,7 +266,9 @@ impl<'a> ToolChoice<'a> {
             .filter(|conversation| conversation.get("model").is_some_and(Value::is_string))
             .or(agent);
         let text = |of: Option<&'_ Value>, path: &str| -> Option<String> {
-            of.and_then(|value| value.pointer(path)).and_then(Value::as_str).map(String::from)
+            of.and_then(|value| value.pointer(path))
+                .and_then(Value::as_str)
+                .map(String::from)
         };
         let handle = text(carrier, "/model").or_else(|| {
             let kind = text(agent, "/llm_config/model_endpoint_type")?;
@@ -262,9 +302,13 @@ fn prepend(outgoing: &mut [Value], reminders: &[String]) {
     let first = outgoing
         .iter_mut()
         .find(|message| message.get("role").and_then(Value::as_str) == Some("user"));
-    let Some(Value::Object(message)) = first else { return };
-    let mut parts: Vec<Value> =
-        reminders.iter().map(|text| json!({"type": "text", "text": text})).collect();
+    let Some(Value::Object(message)) = first else {
+        return;
+    };
+    let mut parts: Vec<Value> = reminders
+        .iter()
+        .map(|text| json!({"type": "text", "text": text}))
+        .collect();
     match message.get_mut("content").map(Value::take) {
         Some(Value::Array(content)) => parts.extend(content),
         Some(Value::String(text)) => parts.push(json!({"type": "text", "text": text})),
@@ -285,8 +329,14 @@ mod tests {
             json!({"role":"user","content":"hello"}),
             json!({"role":"user","content":"more"}),
         ];
-        prepend(&mut outgoing, &["<system-reminder>x</system-reminder>".into()]);
-        assert_eq!(outgoing[1]["content"][0]["text"], "<system-reminder>x</system-reminder>");
+        prepend(
+            &mut outgoing,
+            &["<system-reminder>x</system-reminder>".into()],
+        );
+        assert_eq!(
+            outgoing[1]["content"][0]["text"],
+            "<system-reminder>x</system-reminder>"
+        );
         assert_eq!(outgoing[1]["content"][1]["text"], "hello");
         assert_eq!(outgoing[2]["content"], "more");
     }

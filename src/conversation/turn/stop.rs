@@ -37,7 +37,10 @@ pub(crate) struct Decided {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Choice {
     /// Run it with these arguments.
-    Run { args: Map<String, Value>, comment: Option<String> },
+    Run {
+        args: Map<String, Value>,
+        comment: Option<String>,
+    },
     /// Do not run it; the reason is for the model.
     Deny { reason: String },
 }
@@ -62,15 +65,22 @@ impl Progress {
             answers.insert(call.id.clone(), answer);
         }
         for item in self.results {
-            if let (Some(id), Value::Object(object)) =
-                (item.get("tool_call_id").and_then(Value::as_str).map(String::from), &item)
-            {
+            if let (Some(id), Value::Object(object)) = (
+                item.get("tool_call_id")
+                    .and_then(Value::as_str)
+                    .map(String::from),
+                &item,
+            ) {
                 answers.insert(id, object.clone());
             }
         }
         self.calls
             .iter()
-            .map(|id| answers.remove(id).unwrap_or_else(|| denied_call(id, DENIED_BY_INTERRUPT)))
+            .map(|id| {
+                answers
+                    .remove(id)
+                    .unwrap_or_else(|| denied_call(id, DENIED_BY_INTERRUPT))
+            })
             .collect()
     }
 }
@@ -85,7 +95,9 @@ impl Turn {
     /// Handles the calls of a stop and sends what came of them.
     pub(crate) async fn on_approval_stop(&mut self, calls: Vec<PendingCall>) -> Result<Step, End> {
         if calls.is_empty() {
-            return Err(End::Failed(TurnError::plain("requires_approval stop returned no approvals")));
+            return Err(End::Failed(TurnError::plain(
+                "requires_approval stop returned no approvals",
+            )));
         }
         self.progress = Some(Progress {
             calls: calls.iter().map(|call| call.id.clone()).collect(),
@@ -102,7 +114,10 @@ impl Turn {
     pub(crate) async fn on_decided(&mut self, calls: Vec<Decided>) -> Result<Step, End> {
         self.human_decided = true;
         self.progress = Some(Progress {
-            calls: calls.iter().map(|decided| decided.call.id.clone()).collect(),
+            calls: calls
+                .iter()
+                .map(|decided| decided.call.id.clone())
+                .collect(),
             decided: calls,
             results: Vec::new(),
         });
@@ -120,7 +135,13 @@ impl Turn {
         let (mut allowed, mut denied, mut undecided) = (Vec::new(), Vec::new(), Vec::new());
         for call in calls {
             match self.first_look(&call) {
-                Look::Allow(args) => allowed.push((call, Choice::Run { args, comment: None })),
+                Look::Allow(args) => allowed.push((
+                    call,
+                    Choice::Run {
+                        args,
+                        comment: None,
+                    },
+                )),
                 Look::Deny(reason) => denied.push((call, Choice::Deny { reason })),
                 Look::Ask(args) => undecided.push(Undecided { call, args }),
             }
@@ -166,7 +187,13 @@ impl Turn {
             if rules_changed {
                 match judged.verdict {
                     Verdict::Allow => {
-                        self.decide(call, Choice::Run { args, comment: None });
+                        self.decide(
+                            call,
+                            Choice::Run {
+                                args,
+                                comment: None,
+                            },
+                        );
                         continue;
                     }
                     Verdict::Deny => {
@@ -192,13 +219,17 @@ impl Turn {
                 }
             }
             let decision = match answered.answer {
-                ApprovalAnswer::Allow { message, updated_input, .. } => Choice::Run {
+                ApprovalAnswer::Allow {
+                    message,
+                    updated_input,
+                    ..
+                } => Choice::Run {
                     args: updated_input.unwrap_or(args),
                     comment: message.filter(|comment| !comment.trim().is_empty()),
                 },
-                ApprovalAnswer::Deny { message } if message.is_empty() => {
-                    Choice::Deny { reason: String::from("Denied via WebSocket") }
-                }
+                ApprovalAnswer::Deny { message } if message.is_empty() => Choice::Deny {
+                    reason: String::from("Denied via WebSocket"),
+                },
                 ApprovalAnswer::Deny { message } | ApprovalAnswer::Error(message) => {
                     Choice::Deny { reason: message }
                 }
@@ -244,7 +275,9 @@ impl Turn {
         if !approved.is_empty() {
             self.wait_for_transport().await?;
         }
-        self.record.starting(decided.iter().map(|d| d.call.id.clone()).collect()).await;
+        self.record
+            .starting(decided.iter().map(|d| d.call.id.clone()).collect())
+            .await;
         self.port.tell(Report::Executing(approved)).await;
         self.port.status(LoopStatus::ExecutingClientSideTool).await;
         self.port.tell(Report::Announce { device: true }).await;
@@ -285,7 +318,9 @@ impl Turn {
         let (progress_in, progress) = mpsc::unbounded_channel();
         let mut calls = Vec::new();
         for Decided { call, decision } in decided {
-            let Choice::Run { args, .. } = decision else { continue };
+            let Choice::Run { args, .. } = decision else {
+                continue;
+            };
             self.port
                 .tell(Report::ToolStarted {
                     delta_id: call.message_id.clone(),
@@ -324,7 +359,9 @@ impl Turn {
             self.port.tell(Report::CwdChanged(after)).await;
         }
         for (call, outcome) in calls.iter().zip(&outcomes) {
-            self.services.metrics.tool_done(&call.name, outcome.status, elapsed);
+            self.services
+                .metrics
+                .tool_done(&call.name, outcome.status, elapsed);
         }
         self.tell_results(decided, outcomes).await
     }
@@ -339,7 +376,12 @@ impl Turn {
                 Choice::Run { comment, .. } => {
                     let outcome = outcomes.next().unwrap_or_else(ToolOutcome::interrupted);
                     let item = result::executed(&call.id, &outcome, comment.as_deref());
-                    (item, outcome.status.as_str(), result::text_view(&outcome.tool_return), true)
+                    (
+                        item,
+                        outcome.status.as_str(),
+                        result::text_view(&outcome.tool_return),
+                        true,
+                    )
                 }
                 Choice::Deny { reason } => (
                     result::denied(&call.id, reason),
@@ -445,7 +487,9 @@ impl Turn {
 
     async fn show_live(&self, live: &HashMap<Arc<str>, LiveOutput>, dirty: &mut Vec<Arc<str>>) {
         for id in dirty.drain(..) {
-            let Some(output) = live.get(&id) else { continue };
+            let Some(output) = live.get(&id) else {
+                continue;
+            };
             let view = output.view();
             let row = self.row(
                 "synthetic-tool-return-stream-",
@@ -479,18 +523,37 @@ mod tests {
     use super::*;
 
     fn call(id: &str) -> PendingCall {
-        PendingCall { id: id.into(), name: "Bash".into(), args: "{}".into(), message_id: None }
+        PendingCall {
+            id: id.into(),
+            name: "Bash".into(),
+            args: "{}".into(),
+            message_id: None,
+        }
     }
 
     #[test]
     fn an_abort_leaves_an_answer_for_every_call() {
-        let run = Choice::Run { args: Map::new(), comment: None };
+        let run = Choice::Run {
+            args: Map::new(),
+            comment: None,
+        };
         let progress = Progress {
             calls: ["done", "ran", "denied", "open"].map(String::from).to_vec(),
             decided: vec![
-                Decided { call: call("done"), decision: run.clone() },
-                Decided { call: call("ran"), decision: run },
-                Decided { call: call("denied"), decision: Choice::Deny { reason: "no".into() } },
+                Decided {
+                    call: call("done"),
+                    decision: run.clone(),
+                },
+                Decided {
+                    call: call("ran"),
+                    decision: run,
+                },
+                Decided {
+                    call: call("denied"),
+                    decision: Choice::Deny {
+                        reason: "no".into(),
+                    },
+                },
             ],
             results: vec![json!({"type":"tool","tool_call_id":"done","status":"success"})],
         };

@@ -49,8 +49,7 @@ impl<'a> Subject<'a> {
             Some(name) => name,
             None => request.tool,
         };
-        let shell = (family == Family::Bash)
-            .then(|| ShellView::new(request.command(), context));
+        let shell = (family == Family::Bash).then(|| ShellView::new(request.command(), context));
         Self {
             request,
             context,
@@ -65,11 +64,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The first rule of `rules` that speaks of the call.
-    pub(in super::super) fn find<'r>(
-        &self,
-        rules: &'r [Rule],
-        intent: Intent,
-    ) -> Option<&'r Rule> {
+    pub(in super::super) fn find<'r>(&self, rules: &'r [Rule], intent: Intent) -> Option<&'r Rule> {
         let hit = rules.iter().find(|rule| self.matches(rule, intent))?;
         // A permit by prefix covers the whole command only if every part of it
         // is covered by something.
@@ -98,9 +93,7 @@ impl<'a> Subject<'a> {
     }
 
     fn matches_file(&self, rule: &Rule, restrict: bool) -> bool {
-        let bare = || {
-            canonical_name(rule.text()) == self.name || (restrict && rule.text() == "*")
-        };
+        let bare = || canonical_name(rule.text()) == self.name || (restrict && rule.text() == "*");
         let Some(query) = &self.path else {
             return restrict && bare();
         };
@@ -293,7 +286,12 @@ impl FileQuery {
         }
         if self.windows {
             let bare = pattern.trim_start_matches('/');
-            pattern = if path::has_drive(bare) { bare } else { &pattern }.to_lowercase();
+            pattern = if path::has_drive(bare) {
+                bare
+            } else {
+                &pattern
+            }
+            .to_lowercase();
         }
         // A pattern that is too large to look at permits nothing and restricts all.
         let Ok(glob) = Glob::new(&pattern) else {

@@ -64,9 +64,10 @@ impl Rule {
     pub(super) fn call(&self) -> Option<(&str, &str)> {
         match &self.shape {
             Shape::Bare => None,
-            Shape::Call { name, .. } => {
-                Some((&self.text[..*name], &self.text[name + 1..self.text.len() - 1]))
-            }
+            Shape::Call { name, .. } => Some((
+                &self.text[..*name],
+                &self.text[name + 1..self.text.len() - 1],
+            )),
         }
     }
 }
@@ -124,7 +125,9 @@ pub fn normal_form(text: &str) -> String {
 fn path_payload(payload: &str) -> String {
     let text = payload.replace('\\', "/");
     let text = text.trim();
-    let drive = text.strip_prefix('/').filter(|t| super::super::path::has_drive(t));
+    let drive = text
+        .strip_prefix('/')
+        .filter(|t| super::super::path::has_drive(t));
     let text = drive.unwrap_or(text);
     if super::super::path::has_drive(text) {
         let (letter, rest) = text.split_at(1);

@@ -78,7 +78,9 @@ mod tests {
             )
         );
         let text = r#"{"z":1,"permissions":{"deny":["x"]},"a":2}"#;
-        let made = add_rule(Some(text), RuleList::Allow, "Task").unwrap().unwrap();
+        let made = add_rule(Some(text), RuleList::Allow, "Task")
+            .unwrap()
+            .unwrap();
         let keys: Vec<_> = ["\"z\"", "\"deny\"", "\"allow\"", "\"a\""]
             .map(|key| made.find(key).unwrap())
             .into();
@@ -97,8 +99,17 @@ mod tests {
 
     #[test]
     fn a_file_that_does_not_parse_is_never_overwritten() {
-        for text in ["", "{", "[]", r#"{"permissions":[]}"#, r#"{"permissions":{"allow":"x"}}"#] {
-            assert!(add_rule(Some(text), RuleList::Allow, "Task").is_err(), "{text}");
+        for text in [
+            "",
+            "{",
+            "[]",
+            r#"{"permissions":[]}"#,
+            r#"{"permissions":{"allow":"x"}}"#,
+        ] {
+            assert!(
+                add_rule(Some(text), RuleList::Allow, "Task").is_err(),
+                "{text}"
+            );
         }
     }
 }

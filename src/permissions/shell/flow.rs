@@ -224,11 +224,7 @@ impl<'r> Run<'r> {
 
     /// Words with `$HOME` and the loop variable filled in; `None` when another
     /// parameter is left.
-    fn fill<'w>(
-        &self,
-        words: &'w [StepWord<'_>],
-        binding: Binding<'_>,
-    ) -> Option<Vec<Arg<'w>>> {
+    fn fill<'w>(&self, words: &'w [StepWord<'_>], binding: Binding<'_>) -> Option<Vec<Arg<'w>>> {
         words
             .iter()
             .map(|word| {
@@ -268,9 +264,9 @@ fn replace_bare(text: &str, name: &str, value: &str) -> String {
     while let Some(at) = rest.find('$') {
         let (before, after) = rest.split_at(at);
         out.push_str(before);
-        let tail = after[1..].strip_prefix(name).filter(|tail| {
-            !tail.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        });
+        let tail = after[1..]
+            .strip_prefix(name)
+            .filter(|tail| !tail.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'));
         match tail {
             Some(tail) => {
                 out.push_str(value);

@@ -33,9 +33,10 @@ fn api_reads(words: &[&str]) -> bool {
     let reads = |method: &str| matches!(method.to_ascii_uppercase().as_str(), "GET" | "HEAD");
     let mut list = words.iter();
     while let Some(word) = list.next() {
-        let body = ["--field", "--raw-field", "--input"]
-            .iter()
-            .any(|o| word.strip_prefix(o).is_some_and(|r| r.is_empty() || r.starts_with('=')));
+        let body = ["--field", "--raw-field", "--input"].iter().any(|o| {
+            word.strip_prefix(o)
+                .is_some_and(|r| r.is_empty() || r.starts_with('='))
+        });
         if body {
             return false;
         }

@@ -344,7 +344,8 @@ impl<'c> Judge<'c> {
         if arg.glob {
             return match super::super::glob::Glob::new(&absolute) {
                 Ok(glob) => secrets.iter().any(|s| {
-                    glob.matches(s) || path::inside(s, absolute.split(['*', '?', '[']).next().unwrap_or("/"))
+                    glob.matches(s)
+                        || path::inside(s, absolute.split(['*', '?', '[']).next().unwrap_or("/"))
                 }),
                 Err(_) => true,
             };
@@ -376,7 +377,9 @@ fn launcher_script<'a>(args: &'a [Arg<'_>]) -> Option<&'a str> {
         let letters = arg.text.strip_prefix('-')?;
         // `-i` and `-s` read other files, a bare word would be a script file.
         if letters.is_empty() || letters.bytes().any(|b| !b"ceuxvlfn".contains(&b)) {
-            if letters == "o" && matches!(&*args.get(at + 1)?.text, "pipefail" | "errexit" | "nounset") {
+            if letters == "o"
+                && matches!(&*args.get(at + 1)?.text, "pipefail" | "errexit" | "nounset")
+            {
                 at += 2;
                 continue;
             }
@@ -396,7 +399,8 @@ fn launcher_script<'a>(args: &'a [Arg<'_>]) -> Option<&'a str> {
 fn climbing_glob(text: &str) -> bool {
     text.split('/').any(|part| {
         let mut chars = part.chars();
-        chars.next() == Some('.') && matches!(chars.next(), Some('*' | '?' | '[' | '.'))
+        chars.next() == Some('.')
+            && matches!(chars.next(), Some('*' | '?' | '[' | '.'))
             && part.contains(['*', '?', '['])
     })
 }

@@ -34,9 +34,17 @@ impl<'a> ShellView<'a> {
         let mut candidates = distinct([normal::payload(&primary), primary]);
         candidates.extend(whole.iter().cloned());
         let parts = published::split(unwrapped.trim()).map(|parts| {
-            parts.iter().map(|part| normal::without_prefix(part).unwrap_or_else(|| part.to_string())).collect()
+            parts
+                .iter()
+                .map(|part| normal::without_prefix(part).unwrap_or_else(|| part.to_string()))
+                .collect()
         });
-        Self { context, candidates, whole, parts }
+        Self {
+            context,
+            candidates,
+            whole,
+            parts,
+        }
     }
 
     /// What the published program compares rules with.
@@ -69,11 +77,19 @@ impl<'a> ShellView<'a> {
 
 fn distinct(texts: [String; 2]) -> Vec<String> {
     let [first, second] = texts;
-    if first == second { vec![first] } else { vec![first, second] }
+    if first == second {
+        vec![first]
+    } else {
+        vec![first, second]
+    }
 }
 
 /// Whether a call's command only looks, inside the working directory and
 /// `additional` ones.
-pub(super) fn is_read_only(command: &Command<'_>, context: &Context<'_>, additional: &[String]) -> bool {
+pub(super) fn is_read_only(
+    command: &Command<'_>,
+    context: &Context<'_>,
+    additional: &[String],
+) -> bool {
     judge::Judge::new(context, additional, false).command(command)
 }

@@ -127,7 +127,10 @@ pub(super) fn without_prefix(segment: &str) -> Option<String> {
             .take_while(|w| w.is_empty() || is_letter_flag(w) || is_assignment(w))
             .count();
     }
-    skipped += list().skip(skipped).take_while(|w| is_assignment(w)).count();
+    skipped += list()
+        .skip(skipped)
+        .take_while(|w| is_assignment(w))
+        .count();
     if skipped == 0 {
         return Some(segment.to_owned());
     }

@@ -206,7 +206,10 @@ mod tests {
     #[test]
     fn segments_end_at_operators_outside_quotes() {
         for (text, expected) in [
-            ("a && b || c; d | e\nf", Some(vec!["a", "b", "c", "d", "e", "f"])),
+            (
+                "a && b || c; d | e\nf",
+                Some(vec!["a", "b", "c", "d", "e", "f"]),
+            ),
             ("a ';' b", Some(vec!["a ';' b"])),
             ("a 2>/dev/null", Some(vec!["a 2"])),
             ("a >&2 b", Some(vec!["a  b"])),

@@ -54,7 +54,10 @@ fn prints_only(script: &str) -> bool {
     let bytes = script.as_bytes();
     let mut at = 0;
     loop {
-        while matches!(bytes.get(at), Some(b' ' | b'\t' | b'\n' | b';' | b'{' | b'}' | b'!')) {
+        while matches!(
+            bytes.get(at),
+            Some(b' ' | b'\t' | b'\n' | b';' | b'{' | b'}' | b'!')
+        ) {
             at += 1;
         }
         let Some(&byte) = bytes.get(at) else {

@@ -278,8 +278,20 @@ pub(super) fn special_loop_variable(name: &str) -> bool {
     (!lower && name.len() > 1)
         || matches!(
             name,
-            "path" | "fpath" | "cdpath" | "manpath" | "module_path" | "mailpath" | "watch"
-                | "prompt" | "psvar" | "status" | "argv" | "pipestatus" | "signals" | "histchars"
+            "path"
+                | "fpath"
+                | "cdpath"
+                | "manpath"
+                | "module_path"
+                | "mailpath"
+                | "watch"
+                | "prompt"
+                | "psvar"
+                | "status"
+                | "argv"
+                | "pipestatus"
+                | "signals"
+                | "histchars"
         )
 }
 
@@ -290,9 +302,24 @@ pub(super) fn hijacking_variable(name: &str) -> bool {
         || name.starts_with("GIT_")
         || matches!(
             name,
-            "PATH" | "IFS" | "ENV" | "BASH_ENV" | "SHELLOPTS" | "BASHOPTS" | "PS4"
-                | "PROMPT_COMMAND" | "SHELL" | "HOME" | "CDPATH" | "NODE_OPTIONS" | "PYTHONPATH"
-                | "PYTHONSTARTUP" | "PERL5OPT" | "PERL5LIB" | "RUBYOPT" | "RUBYLIB"
+            "PATH"
+                | "IFS"
+                | "ENV"
+                | "BASH_ENV"
+                | "SHELLOPTS"
+                | "BASHOPTS"
+                | "PS4"
+                | "PROMPT_COMMAND"
+                | "SHELL"
+                | "HOME"
+                | "CDPATH"
+                | "NODE_OPTIONS"
+                | "PYTHONPATH"
+                | "PYTHONSTARTUP"
+                | "PERL5OPT"
+                | "PERL5LIB"
+                | "RUBYOPT"
+                | "RUBYLIB"
         )
 }
 

@@ -106,13 +106,8 @@ impl TaskTool {
 }
 
 impl Tool for TaskTool {
-    fn name(&self) -> &'static str {
-        match self.action {
-            TaskAction::Create => "TaskCreate",
-            TaskAction::Get => "TaskGet",
-            TaskAction::List => "TaskList",
-            TaskAction::Update => "TaskUpdate",
-        }
+    fn name(&self) -> &str {
+        self.title()
     }
 
     fn description(&self) -> &str {
@@ -142,8 +137,17 @@ impl Tool for TaskTool {
 }
 
 impl TaskTool {
+    fn title(&self) -> &'static str {
+        match self.action {
+            TaskAction::Create => "TaskCreate",
+            TaskAction::Get => "TaskGet",
+            TaskAction::List => "TaskList",
+            TaskAction::Update => "TaskUpdate",
+        }
+    }
+
     fn act(&self, map: &Map<String, Value>, context: &ToolContext) -> Result<Value, Failure> {
-        let args = Args::new(self.name(), map);
+        let args = Args::new(self.title(), map);
         let now = epoch_millis(SystemTime::now());
         let tasks = &self.store;
         let scope = &context.scope;
