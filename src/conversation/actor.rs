@@ -182,7 +182,7 @@ impl Conversation {
             }
             Message::Leave(connection) => self.leave(&connection),
             Message::Replay(connection) => self.replay_on_open(connection),
-            Message::Request(request) => self.on_request(request).await,
+            Message::Request(request) => self.on_request(*request).await,
             Message::Injected(work) => self.on_injected(work),
             Message::Notice(text) => self.notice(&text),
             Message::BootDirectoryChanged => self.on_boot_directory_changed(),

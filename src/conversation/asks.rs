@@ -103,11 +103,6 @@ impl Asks {
         std::mem::take(&mut self.recovered)
     }
 
-    /// Whether the running turn waits for a human.
-    pub(crate) fn is_live(&self) -> bool {
-        self.live.is_some()
-    }
-
     /// Whether a recovered question is open.
     pub(crate) fn has_recovered(&self) -> bool {
         self.recovered.iter().any(|ask| ask.answer.is_none())
@@ -263,7 +258,7 @@ mod tests {
         let mut asks = live(&[&one]);
         asks.unregister(&one);
         assert!(matches!(asks.claim(&one, deny("a")), Claimed::Nothing));
-        assert!(asks.is_live());
+        assert_eq!(asks.waiting(), 1);
     }
 
     #[test]

@@ -103,7 +103,6 @@ fn without_envelope(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::command::ImageFailureMode;
     use serde_json::json;
 
     fn of(content: Value, is_cron: bool) -> Option<Value> {
@@ -112,7 +111,6 @@ mod tests {
         };
         let message = BatchMessage {
             message,
-            images: ImageFailureMode::Strict,
             acting_user_id: Some("user-9".into()),
             is_cron,
         };

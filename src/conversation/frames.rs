@@ -93,7 +93,7 @@ fn kind_of(event: &Event<'_>) -> EventKind {
     match event {
         Event::UpdateDeviceStatus { .. } => EventKind::DeviceStatus,
         Event::UpdateLoopStatus { .. } => EventKind::LoopStatus,
-        Event::UpdateQueue { removed, .. } if removed.is_empty() => EventKind::QueueSnapshot,
+        Event::UpdateQueue { removed: [], .. } => EventKind::QueueSnapshot,
         Event::UpdateQueue { .. } => EventKind::QueueTransition,
         Event::UpdateSubagentState { .. } => EventKind::SubagentState,
         Event::StreamDelta { .. } => EventKind::StreamDelta,

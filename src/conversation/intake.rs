@@ -470,7 +470,6 @@ fn stamp(messages: &mut [Map<String, Value>]) -> Option<String> {
 
 /// The batch of an input that starts a turn at once: no attribution (03 §3.3).
 fn direct_batch(input: CreateMessage, identity: Option<String>) -> Batch {
-    let images = input.options.image_failure_mode;
     let acting = input.options.acting_user_id.clone();
     Batch {
         id: format!("batch-direct-{}", Uuid::new_v4()),
@@ -479,7 +478,6 @@ fn direct_batch(input: CreateMessage, identity: Option<String>) -> Batch {
             .into_iter()
             .map(|message| BatchMessage {
                 message,
-                images,
                 acting_user_id: acting.clone(),
                 is_cron: false,
             })

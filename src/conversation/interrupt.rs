@@ -36,11 +36,6 @@ impl Interrupt {
         self.held = Some(results);
     }
 
-    /// Forgets everything.
-    pub(crate) fn clear(&mut self) {
-        self.held = None;
-    }
-
     /// Takes what the next request must carry.
     pub(crate) fn take(&mut self) -> Option<Vec<Map<String, Value>>> {
         self.held.take()

@@ -24,7 +24,7 @@ pub enum Message {
     /// A connection opened again: replay the state to it (02 §11.1).
     Replay(ConnectionId),
     /// A client's command.
-    Request(Request),
+    Request(Box<Request>),
     /// Work from elsewhere in this process.
     Injected(Injected),
     /// A non-terminal error for the conversation's clients (02 §2.3).

@@ -87,8 +87,6 @@ pub(crate) struct Batch {
 pub(crate) struct BatchMessage {
     /// As sent to the API, `attribution` included (02 §8.4).
     pub(crate) message: Map<String, Value>,
-    /// Image policy of its item.
-    pub(crate) images: ImageFailureMode,
     /// The human behind it.
     pub(crate) acting_user_id: Option<String>,
     /// Whether a cron envelope must be taken off for the echo (02 §6.4.2).
@@ -342,13 +340,11 @@ fn batch(id: String, items: Vec<Item>) -> Batch {
         match item.work {
             Work::Message(input) => {
                 let input = *input;
-                let images = input.options.image_failure_mode;
                 let acting = input.options.acting_user_id.clone();
                 for mut message in input.messages {
                     attribute(&mut message, acting.as_deref());
                     batch.messages.push(BatchMessage {
                         message,
-                        images,
                         acting_user_id: acting.clone(),
                         is_cron: false,
                     });
@@ -397,7 +393,6 @@ fn harness_message(text: &str, acting_user_id: Option<String>, is_cron: bool) ->
     message.insert("attribution".into(), json!({}));
     BatchMessage {
         message,
-        images: ImageFailureMode::Strict,
         acting_user_id,
         is_cron,
     }

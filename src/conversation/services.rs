@@ -1,7 +1,6 @@
 //! What every conversation of this process shares.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -191,14 +190,5 @@ impl Services {
     pub(crate) fn note_error(&self, text: &str) {
         let short: String = text.chars().take(200).collect();
         self.load.last_error.send_replace(Some(short));
-    }
-
-    /// Where children of a conversation start when nothing else is known.
-    pub(crate) fn fallback_directories(&self) -> Vec<PathBuf> {
-        vec![
-            self.remote.boot_cwd(),
-            self.home.user.clone(),
-            std::env::temp_dir(),
-        ]
     }
 }

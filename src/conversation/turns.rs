@@ -190,7 +190,6 @@ impl Conversation {
                     self.emit_device_status();
                 }
             }
-            Report::Device => self.emit_device_status(),
             Report::Run(run) => self.on_run(lease, run),
             Report::Executing(ids) => self.life.set_executing(lease, ids),
             Report::Chunk(chunk) => self.frames.chunk(&chunk),

@@ -156,7 +156,7 @@ impl Listener {
             runtime,
             body,
         };
-        self.tell(&scope, Message::Request(request));
+        self.tell(&scope, Message::Request(Box::new(request)));
     }
 
     /// A command of the protocol that this build does not carry out says so.
@@ -252,7 +252,7 @@ impl Listener {
             runtime,
             body: RequestBody::Adopt(Box::new(adopt)),
         };
-        self.tell(&scope, Message::Request(request));
+        self.tell(&scope, Message::Request(Box::new(request)));
     }
 }
 

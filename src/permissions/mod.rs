@@ -22,6 +22,9 @@ pub mod rules;
 mod shell;
 pub mod suggestion;
 
+#[cfg(test)]
+mod cases;
+
 pub use context::{AgentIds, Context, Disk, LexicalDisk, RealDisk, Workspace};
 pub use family::Request;
 pub use pipeline::{Decision, ModeState, Verdict, decide};

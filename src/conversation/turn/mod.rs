@@ -40,7 +40,7 @@ use crate::api::Client;
 use crate::permissions::SessionRules;
 use crate::protocol::Scope;
 use crate::protocol::command::{ExecutionSettings, InputOptions};
-use crate::protocol::event::{Lifecycle, LoopStatus};
+use crate::protocol::event::Lifecycle;
 use crate::tools::TurnTools;
 use crate::tools::tool::ToolContext;
 
@@ -215,7 +215,8 @@ pub(crate) async fn run(services: Arc<Services>, input: TurnInput) -> Outcome {
     let port = Port::new(input.reports.clone(), input.cancel.clone());
     let headless = input.execution.is_some();
     let scope = input.scope.clone();
-    let mut turn = match Turn::set_up(services, input, port.clone()).await {
+    // Boxed: what is held over the whole turn should not lie in every conversation.
+    let mut turn = match Box::pin(Turn::set_up(services, input, port.clone())).await {
         Ok(ready) => ready,
         Err(end) => {
             return Outcome {
@@ -226,7 +227,7 @@ pub(crate) async fn run(services: Arc<Services>, input: TurnInput) -> Outcome {
         }
     };
     tracing::debug!(conversation = %scope.conversation_id, "A turn begins.");
-    let end = match turn.0.drive(turn.1).await {
+    let end = match Box::pin(turn.0.drive(turn.1)).await {
         Ok(never) => match never {},
         Err(end) => end,
     };

@@ -40,8 +40,6 @@ pub(crate) enum Report {
     Status(LoopStatus),
     /// Loop status, and device status if asked, changed or not.
     Announce { device: bool },
-    /// The device status.
-    Device,
     /// The run of the stream that opened, or none any more.
     Run(Option<String>),
     /// A server chunk: the JSON text of a delta, `type` included.

@@ -266,11 +266,14 @@ fn parse_class(text: &[char], start: usize) -> Option<(Node, usize)> {
     }
 }
 
+/// Whether a character belongs to a named class.
+type CharTest = fn(char) -> bool;
+
 /// `[:name:]` at `at`, and where it ends.
-fn parse_named(text: &[char], at: usize) -> Option<(fn(char) -> bool, usize)> {
+fn parse_named(text: &[char], at: usize) -> Option<(CharTest, usize)> {
     let rest: String = text.get(at..)?.iter().take(12).collect();
     let name = rest.strip_prefix("[:")?.split(":]").next()?;
-    let test: fn(char) -> bool = match name {
+    let test: CharTest = match name {
         "alnum" => char::is_alphanumeric,
         "alpha" => char::is_alphabetic,
         "ascii" => |c| c.is_ascii(),

@@ -454,8 +454,3 @@ pub(super) fn find_looks(args: &[Arg<'_>]) -> bool {
     }
     true
 }
-
-/// `sort` that writes nothing and runs nothing.
-pub(super) fn sort_looks(args: &[Arg<'_>], judge: &Judge<'_>) -> bool {
-    table::looker("sort").is_some_and(|entry| judge.looker(entry, args))
-}

@@ -295,34 +295,6 @@ pub(super) fn special_loop_variable(name: &str) -> bool {
         )
 }
 
-/// Variables in front of a permitted command that change which program runs.
-pub(super) fn hijacking_variable(name: &str) -> bool {
-    name.starts_with("LD_")
-        || name.starts_with("DYLD_")
-        || name.starts_with("GIT_")
-        || matches!(
-            name,
-            "PATH"
-                | "IFS"
-                | "ENV"
-                | "BASH_ENV"
-                | "SHELLOPTS"
-                | "BASHOPTS"
-                | "PS4"
-                | "PROMPT_COMMAND"
-                | "SHELL"
-                | "HOME"
-                | "CDPATH"
-                | "NODE_OPTIONS"
-                | "PYTHONPATH"
-                | "PYTHONSTARTUP"
-                | "PERL5OPT"
-                | "PERL5LIB"
-                | "RUBYOPT"
-                | "RUBYLIB"
-        )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
