@@ -46,7 +46,11 @@ fn targets(request: &Request<'_>, context: &Context<'_>) -> Vec<String> {
     }
     let mut targets: Vec<String> = Vec::new();
     for path in paths {
-        let lexical = context.resolve_expanded(path);
+        // File tools expand variables; of those only this one is known here.
+        let path = path
+            .replace("${HOME}", &context.home)
+            .replace("$HOME", &context.home);
+        let lexical = context.resolve_expanded(&path);
         let real = context.disk.real_path(&lexical);
         if real != lexical {
             targets.push(real);
@@ -128,4 +132,62 @@ pub(super) fn in_working_directory(
         || additional
             .iter()
             .any(|root| path::inside(&absolute, &context.resolve(root)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Context, LexicalDisk};
+    use super::*;
+    use serde_json::json;
+
+    fn judge(tool: &str, path: &str, mode: PermissionMode) -> Option<Verdict> {
+        let disk = LexicalDisk;
+        let mut context = Context::new("/srv/app", "/home/u", &disk);
+        context.agents.agent = Some("agent-1".into());
+        context.credentials = vec!["/home/u/.letta/settings.json".into()];
+        let args = json!({ "file_path": path });
+        let request = Request {
+            tool,
+            args: args.as_object().unwrap(),
+        };
+        guard(&request, mode, &context).map(|decision| decision.verdict)
+    }
+
+    #[test]
+    fn credential_files_are_closed_however_they_are_spelled() {
+        for path in [
+            "/home/u/.letta/settings.json",
+            "~/.letta/settings.json",
+            "$HOME/.letta/settings.json",
+            "${HOME}/.letta/./settings.json",
+            "../../home/u/.letta/settings.json",
+        ] {
+            assert_eq!(
+                judge("Read", path, PermissionMode::Standard),
+                Some(Verdict::Deny),
+                "{path}"
+            );
+            assert_eq!(
+                judge("Read", path, PermissionMode::Unrestricted),
+                None,
+                "{path}"
+            );
+        }
+        assert_eq!(
+            judge("Read", "$X/settings.json", PermissionMode::Standard),
+            Some(Verdict::Ask)
+        );
+        assert_eq!(judge("Read", "/srv/app/a", PermissionMode::Standard), None);
+    }
+
+    #[test]
+    fn the_memory_of_another_agent_is_closed_in_every_mode() {
+        let other = "$HOME/.letta/agents/agent-2/memory/x.md";
+        assert_eq!(
+            judge("Read", other, PermissionMode::Unrestricted),
+            Some(Verdict::Deny)
+        );
+        let own = "~/.letta/agents/agent-1/memory/x.md";
+        assert_eq!(judge("Write", own, PermissionMode::Unrestricted), None);
+    }
 }
