@@ -112,7 +112,7 @@ impl Device {
 
     /// Closes one socket.
     pub fn close_channel(&self, channel: Channel, code: u16, reason: &str) {
-        self.link.open.store(false, Ordering::SeqCst);
+        self.link.end();
         self.link.put(channel, Out::Close(code, reason.to_owned()));
     }
 
@@ -123,7 +123,7 @@ impl Device {
 
     /// Ends TCP with RST.
     pub fn reset_tcp(&self) {
-        self.link.open.store(false, Ordering::SeqCst);
+        self.link.end();
         for tap in self.link.taps() {
             tap.reset();
         }

@@ -83,7 +83,9 @@ pub(crate) async fn entry(
         }
         _ => {}
     }
-    let fault = match message_key(&cloud, &recorded) {
+    // The key costs a look into a large body: only when something is queued.
+    let any = cloud.faults.left() > 0;
+    let fault = match any.then(|| message_key(&cloud, &recorded)).flatten() {
         Some(key) => cloud.faults.take(|target| match target {
             Target::Message => true,
             Target::MessageOf { conversation } => *conversation == key,

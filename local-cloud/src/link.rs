@@ -101,11 +101,19 @@ pub(crate) struct Link {
     paired: bool,
     pub(crate) pong: AtomicBool,
     pub(crate) open: AtomicBool,
+    /// Set when the first of its sockets ends: no new one may join then.
+    ended: AtomicBool,
     pub(crate) opened_at: Cursor,
     sockets: Mutex<HashMap<Channel, Socket>>,
 }
 
 impl Link {
+    /// From now on the link counts as gone, whatever is left of its sockets.
+    pub(crate) fn end(&self) {
+        self.open.store(false, Ordering::SeqCst);
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
     fn complete(&self) -> bool {
         let sockets = lock(&self.sockets);
         sockets.contains_key(&Channel::Single)
@@ -139,7 +147,7 @@ impl Link {
     }
 
     pub(crate) fn close_all(&self, code: u16, reason: &str) {
-        self.open.store(false, Ordering::SeqCst);
+        self.end();
         for socket in lock(&self.sockets).values() {
             // A socket that has ended needs no close frame.
             let _ = socket.out.send(Out::Close(code, reason.to_owned()));
@@ -154,7 +162,7 @@ impl Link {
     }
 
     pub(crate) fn cut(&self) {
-        self.open.store(false, Ordering::SeqCst);
+        self.end();
         for tap in self.taps() {
             tap.cut();
         }
@@ -269,6 +277,7 @@ impl Devices {
                 && !sockets.contains_key(&channel)
                 && !sockets.is_empty()
                 && !link.open.load(Ordering::SeqCst)
+                && !link.ended.load(Ordering::SeqCst)
         });
         if !joins {
             if let Some(old) = connection.link.take() {
@@ -281,6 +290,7 @@ impl Devices {
                 paired: connection.mode == Mode::Paired,
                 pong: AtomicBool::new(true),
                 open: AtomicBool::new(false),
+                ended: AtomicBool::new(false),
                 opened_at: self.frames.end(),
                 sockets: Mutex::default(),
             }));
@@ -292,7 +302,7 @@ impl Devices {
     }
 
     fn detach(&self, link: &Arc<Link>, channel: Channel) {
-        link.open.store(false, Ordering::SeqCst);
+        link.end();
         lock(&link.sockets).remove(&channel);
         let mut all = lock(&self.connections);
         for connection in all.iter_mut() {
@@ -467,7 +477,8 @@ fn greet(cloud: &Cloud, link: &Arc<Link>, channel: Channel, hello: &Hello) {
             link.put(channel, Out::Text(frame.to_string().into()));
         }
     }
-    if link.complete() && !link.open.swap(true, Ordering::SeqCst) {
+    let ended = link.ended.load(Ordering::SeqCst);
+    if !ended && link.complete() && !link.open.swap(true, Ordering::SeqCst) {
         link.pong.store(cloud.pong(), Ordering::SeqCst);
         cloud.devices.opened.push(link.clone(), 1);
         cloud.relay.device_changed();

@@ -270,7 +270,8 @@ impl LocalCloud {
         self.address.port()
     }
 
-    /// Ends every connection and task, and waits for them.
+    /// Ends every connection and task, and waits for the tasks. (Those of sockets
+    /// end by themselves when their connection is cut.)
     pub async fn stop(self) {
         self.end();
         let mut tasks = std::mem::take(&mut *lock(&self.cloud.tasks));
