@@ -107,6 +107,7 @@ async fn new_sockets_never_join_what_is_left_of_an_old_link() {
     let old = cloud.wait_for_device(SOON).await.unwrap();
     old.close_channel(Channel::Control, 1001, "");
     closed(&mut old_control).await;
+    drop(old_control);
     old.wait_closed(Channel::Control, SOON).await.unwrap();
     let mut new_control = control().await.unwrap();
     let _new_stream = stream().await.unwrap();
