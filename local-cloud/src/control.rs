@@ -10,8 +10,8 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::device::{self, Hello};
 use crate::fault::{Fault, Target};
+use crate::link::{self, Hello};
 use crate::net::Peer;
 use crate::options::Mode;
 use crate::record::Recorded;
@@ -128,6 +128,6 @@ pub(crate) async fn upgrade(
                     tokio::time::timeout(std::time::Duration::from_secs(2), socket.recv()).await;
                 return;
             }
-            Box::pin(device::serve(cloud, socket, hello, peer.0, request)).await;
+            Box::pin(link::serve(cloud, socket, hello, peer.0, request)).await;
         })
 }

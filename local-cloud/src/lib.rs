@@ -21,9 +21,12 @@
 
 mod control;
 mod device;
+mod entry;
 mod fault;
+mod inspect;
 mod lab;
 mod letta;
+mod link;
 mod log;
 pub mod model;
 mod net;
@@ -40,8 +43,9 @@ mod turn;
 mod upstream;
 
 pub use control::Registration;
-pub use device::{Channel, Closed, Device, Frame};
+pub use device::Device;
 pub use fault::{Fault, Target};
+pub use link::{Channel, Closed, Frame};
 pub use log::{Cursor, WaitError};
 pub use model::{Model, OpenAi};
 pub use oauth::{OAuthAnswer, OAuthOptions};

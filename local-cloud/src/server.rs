@@ -1,4 +1,4 @@
-//! The server: its state, its one entry for every request, its start and end.
+//! The server: its state, its start and its end.
 //!
 //! Invariant: every task the cloud starts is owned by it and ends with
 //! [`LocalCloud::stop`], or when the last handle is dropped.
@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::to_bytes;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -21,23 +19,20 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::control::{self, DEVICE_PATH, Registration};
-use crate::device::Devices;
+use crate::control::Registration;
+use crate::entry::entry;
 use crate::fault::{Fault, Faults, Target};
+use crate::letta;
 use crate::letta::store::Store;
-use crate::letta::{self, agents};
+use crate::link::{Devices, Frame};
 use crate::log::{Log, WaitError};
 use crate::net::{Peer, TapListener, Taps};
-use crate::oauth::{self, OAuth};
+use crate::oauth::OAuth;
 use crate::options::{Mode, Options, Ready};
 use crate::record::Recorded;
-use crate::relay::{self, Relay};
+use crate::relay::Relay;
 use crate::sync::lock;
 use crate::upstream::{self, Upstream};
-use crate::{lab, origin, page, reply};
-
-/// Largest request body that is read.
-const BODY_LIMIT: usize = 256 << 20;
 
 /// Everything the handlers share.
 pub(crate) struct Cloud {
@@ -49,7 +44,7 @@ pub(crate) struct Cloud {
     pub(crate) oauth: OAuth,
     pub(crate) requests: Log<Arc<Recorded>>,
     pub(crate) registrations: Log<Arc<Registration>>,
-    upstream: Option<Upstream>,
+    pub(crate) upstream: Option<Upstream>,
     mode: AtomicU8,
     ready: AtomicU8,
     pong: AtomicBool,
@@ -181,9 +176,7 @@ impl Cloud {
 
     pub(crate) fn frame_wait_error(&self, what: &str, within: Duration) -> WaitError {
         let seen = self.devices.frames.tail(12);
-        let line = |f: &Arc<crate::device::Frame>| {
-            format!("link {} {:?} {}", f.link, f.channel, f.label())
-        };
+        let line = |f: &Arc<Frame>| format!("link {} {:?} {}", f.link, f.channel, f.label());
         WaitError::new(what, within, seen.iter().map(line).collect())
     }
 
@@ -198,7 +191,7 @@ impl Cloud {
     }
 
     /// Whether a request carries the key, in its header or as this `token`.
-    fn authorized(&self, headers: &HeaderMap, token: Option<&str>) -> bool {
+    pub(crate) fn authorized(&self, headers: &HeaderMap, token: Option<&str>) -> bool {
         let key = lock(&self.api_key).clone();
         let Some(key) = key else { return true };
         let given = headers
@@ -208,126 +201,6 @@ impl Cloud {
             .and_then(|value| value.strip_prefix("Bearer "))
             .or(token);
         given.is_some_and(|given| given == key || self.oauth.issued(given))
-    }
-}
-
-/// Every request comes in here.
-async fn entry(
-    State(cloud): State<Arc<Cloud>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
-) -> Response {
-    let (parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
-    if !origin::is_own(&parts.headers, cloud.options.bind) {
-        return reply::detail(403, "Pages of other sites may not talk to this server");
-    }
-    let body = match to_bytes(body, BODY_LIMIT).await {
-        Ok(body) => body,
-        Err(_) => return reply::detail(413, "The request body could not be read"),
-    };
-    let recorded = Arc::new(Recorded {
-        method: parts.method.to_string(),
-        path: path.clone(),
-        query: parts.uri.query().unwrap_or_default().to_owned(),
-        headers: parts.headers.clone(),
-        body,
-        at: Instant::now(),
-    });
-    if path.starts_with("/lab") {
-        return lab::dispatch(&cloud, &recorded);
-    }
-    if path == "/" || path.starts_with("/page") || path == "/favicon.ico" {
-        return page::dispatch(&path);
-    }
-    let weight = recorded.body.len() + 1024;
-    cloud.requests.push(recorded.clone(), weight);
-    let line = format!("{} {path}", recorded.method);
-    let by_path = cloud.faults.take(
-        |target| matches!(target, Target::Path { contains } if line.contains(contains.as_str())),
-    );
-    if let Some(fault) = &by_path
-        && let Some(response) = reply::instead(&cloud, fault, &peer).await
-    {
-        return response;
-    }
-    if path.starts_with("/api/oauth") || path.starts_with("/device") {
-        return oauth::dispatch(&cloud, &peer, &recorded).await;
-    }
-    let is_client_socket = relay::is_client_socket(&path);
-    let query = reply::query(&parts.uri);
-    // Browsers cannot put a header on a WebSocket.
-    let token = reply::get(&query, "token").filter(|_| is_client_socket);
-    if !cloud.authorized(&parts.headers, token) {
-        let body = json!({"detail": "Unauthorized", "message": "Unauthorized"});
-        return reply::json(StatusCode::UNAUTHORIZED, &body);
-    }
-    match (recorded.method.as_str(), path.trim_end_matches('/')) {
-        ("POST", "/v1/environments/register") => {
-            return control::register(&cloud, &peer, recorded).await;
-        }
-        ("GET", DEVICE_PATH) => return control::upgrade(cloud, peer, parts, recorded).await,
-        _ if is_client_socket => return relay::upgrade(cloud, parts).await,
-        ("GET", path) if path.starts_with("/v1/environments") => {
-            return relay::environments(&cloud, path, &query);
-        }
-        _ => {}
-    }
-    let fault = match message_key(&cloud, &recorded) {
-        Some(key) => cloud.faults.take(|target| match target {
-            Target::Message => true,
-            Target::MessageOf { conversation } => *conversation == key,
-            _ => false,
-        }),
-        None => None,
-    };
-    if let Some(fault) = &fault
-        && let Some(response) = reply::instead(&cloud, fault, &peer).await
-    {
-        return response;
-    }
-    if let Some(upstream) = &cloud.upstream {
-        if let Some(agent) = runtime_status_agent(&path) {
-            return agents::runtime_status(&cloud, &agent, &query);
-        }
-        return upstream.forward(&recorded, fault.as_ref()).await;
-    }
-    letta::dispatch(&cloud, &peer, &parts.uri, &recorded, fault.or(by_path)).await
-}
-
-/// The conversation of a message POST, in the form of [`Target::MessageOf`].
-fn message_key(cloud: &Cloud, request: &Recorded) -> Option<String> {
-    if request.method != "POST" || !request.path.contains("/messages") {
-        return None;
-    }
-    let segments = reply::segments(&request.path);
-    let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let (id, agent) = match parts.as_slice() {
-        ["v1", "conversations", id, "messages"] => (*id, request.json()["agent_id"].clone()),
-        ["v1", "agents", id, "messages"] | ["v1", "agents", id, "messages", "stream"] => {
-            (*id, Value::Null)
-        }
-        _ => return None,
-    };
-    if cloud.upstream.is_some() {
-        return Some(id.to_owned());
-    }
-    Some(
-        cloud
-            .store
-            .resolve(id, agent.as_str())
-            .unwrap_or_else(|_| id.to_owned()),
-    )
-}
-
-fn runtime_status_agent(path: &str) -> Option<String> {
-    match reply::segments(path).as_slice() {
-        [v1, agents, agent, what]
-            if v1 == "v1" && agents == "agents" && what == "runtime-status" =>
-        {
-            Some(agent.clone())
-        }
-        _ => None,
     }
 }
 
@@ -397,7 +270,8 @@ impl LocalCloud {
         self.address.port()
     }
 
-    /// Ends every connection and task, and waits for them.
+    /// Ends every connection and task, and waits for the tasks. (Those of sockets
+    /// end by themselves when their connection is cut.)
     pub async fn stop(self) {
         self.end();
         let mut tasks = std::mem::take(&mut *lock(&self.cloud.tasks));
@@ -495,7 +369,7 @@ impl LocalCloud {
         });
         let peer = Peer(Arc::default());
         let response = letta::dispatch(&self.cloud, &peer, &uri, &request, None).await;
-        let body = to_bytes(response.into_body(), BODY_LIMIT)
+        let body = to_bytes(response.into_body(), usize::MAX)
             .await
             .unwrap_or_default();
         serde_json::from_slice(&body).unwrap_or(Value::Null)

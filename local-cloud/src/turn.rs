@@ -1,17 +1,18 @@
-//! What tests ask a running cloud: who came, what was said, and one whole turn.
+//! One whole turn, from the user's message to `turn_finished`.
+//!
+//! Invariant: a trace is complete and in the device's own order, also when its
+//! frames came over two sockets: `event_seq` tells (02 §4.1).
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::control::Registration;
-use crate::device::{Closed, Device, Frame};
 use crate::letta::default_key;
+use crate::link::{Channel, Frame};
 use crate::log::{Cursor, WaitError};
-use crate::oauth::OAuthAnswer;
-use crate::record::Recorded;
 use crate::server::LocalCloud;
 
 /// Which conversation of which agent.
@@ -42,7 +43,7 @@ impl Scope {
             && runtime["conversation_id"] == self.conversation.as_str()
     }
 
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         if self.conversation == "default" {
             default_key(&self.agent)
         } else {
@@ -142,248 +143,6 @@ impl TurnTrace {
 }
 
 impl LocalCloud {
-    /// The newest device whose sockets are all open, waiting for one.
-    ///
-    /// After a close or a drop through a [`Device`] handle that link no longer
-    /// counts, so this waits for the reconnect.
-    ///
-    /// # Errors
-    /// None in time; the error lists the last requests.
-    pub async fn wait_for_device(&self, within: Duration) -> Result<Device, WaitError> {
-        let newest = || self.cloud.devices.newest_open();
-        let opened = &self.cloud.devices.opened;
-        let start = opened.end();
-        let link = match newest() {
-            Some(link) => Some(link),
-            None => {
-                let found = opened
-                    .find(start, Instant::now() + within, |_| newest())
-                    .await;
-                found.map(|(_, link)| link)
-            }
-        };
-        let link = link.ok_or_else(|| self.cloud.request_wait_error("a device", within))?;
-        Ok(Device::new(self.cloud.clone(), link))
-    }
-
-    /// The `nth` link (from 1) that any device has opened since the start, open or not.
-    ///
-    /// # Errors
-    /// Fewer came in time.
-    pub async fn wait_for_link(&self, nth: u64, within: Duration) -> Result<Device, WaitError> {
-        let from = Cursor(nth.saturating_sub(1));
-        let deadline = Instant::now() + within;
-        match self
-            .cloud
-            .devices
-            .opened
-            .find(from, deadline, |link| Some(link.clone()))
-            .await
-        {
-            Some((_, link)) => Ok(Device::new(self.cloud.clone(), link)),
-            None => Err(self
-                .cloud
-                .request_wait_error(&format!("link {nth}"), within)),
-        }
-    }
-
-    /// How many links have been opened since the start.
-    pub fn links_opened(&self) -> u64 {
-        self.cloud.devices.opened.end().0
-    }
-
-    /// Every end of a device socket so far.
-    pub fn closings(&self) -> Vec<Arc<Closed>> {
-        self.cloud.devices.closed.since(Cursor::START)
-    }
-
-    /// Every frame of every device so far, pings included.
-    pub fn frames(&self) -> Vec<Arc<Frame>> {
-        self.cloud.devices.frames.since(Cursor::START)
-    }
-
-    /// The present position in the frames of all devices.
-    pub fn mark(&self) -> Cursor {
-        self.cloud.devices.frames.end()
-    }
-
-    /// The first frame of any device behind `cursor` that `accept` takes.
-    ///
-    /// # Errors
-    /// None in time; the error lists the last frames.
-    pub async fn wait_for_frame(
-        &self,
-        cursor: Cursor,
-        mut accept: impl FnMut(&Frame) -> bool,
-        within: Duration,
-    ) -> Result<(Arc<Frame>, Cursor), WaitError> {
-        let pick = |frame: &Arc<Frame>| accept(frame).then(|| frame.clone());
-        match self
-            .cloud
-            .devices
-            .frames
-            .find(cursor, Instant::now() + within, pick)
-            .await
-        {
-            Some((cursor, frame)) => Ok((frame, cursor)),
-            None => Err(self.cloud.frame_wait_error("the expected frame", within)),
-        }
-    }
-
-    /// Every registration so far, refused ones included.
-    pub fn registrations(&self) -> Vec<Arc<Registration>> {
-        self.cloud.registrations.since(Cursor::START)
-    }
-
-    /// The `nth` registration (from 1), refused ones included.
-    ///
-    /// # Errors
-    /// Fewer came in time.
-    pub async fn wait_for_registration(
-        &self,
-        nth: u64,
-        within: Duration,
-    ) -> Result<Arc<Registration>, WaitError> {
-        let from = Cursor(nth.saturating_sub(1));
-        let deadline = Instant::now() + within;
-        match self
-            .cloud
-            .registrations
-            .find(from, deadline, |r| Some(r.clone()))
-            .await
-        {
-            Some((_, registration)) => Ok(registration),
-            None => Err(self
-                .cloud
-                .request_wait_error(&format!("registration {nth}"), within)),
-        }
-    }
-
-    /// Every API request so far (the page and `/lab` left out), upgrades included.
-    pub fn requests(&self) -> Vec<Arc<Recorded>> {
-        self.cloud.requests.since(Cursor::START)
-    }
-
-    /// The present position in [`LocalCloud::requests`].
-    pub fn request_mark(&self) -> Cursor {
-        self.cloud.requests.end()
-    }
-
-    /// The API requests behind `cursor`.
-    pub fn requests_since(&self, cursor: Cursor) -> Vec<Arc<Recorded>> {
-        self.cloud.requests.since(cursor)
-    }
-
-    /// The first request since the start that `accept` takes.
-    ///
-    /// # Errors
-    /// None in time; the error lists the last requests.
-    pub async fn wait_for_request(
-        &self,
-        accept: impl FnMut(&Recorded) -> bool,
-        within: Duration,
-    ) -> Result<Arc<Recorded>, WaitError> {
-        let (request, _) = self
-            .wait_for_request_after(Cursor::START, accept, within)
-            .await?;
-        Ok(request)
-    }
-
-    /// The first request behind `cursor` that `accept` takes, and the position behind it.
-    ///
-    /// # Errors
-    /// None in time.
-    pub async fn wait_for_request_after(
-        &self,
-        cursor: Cursor,
-        mut accept: impl FnMut(&Recorded) -> bool,
-        within: Duration,
-    ) -> Result<(Arc<Recorded>, Cursor), WaitError> {
-        let pick = |request: &Arc<Recorded>| accept(request).then(|| request.clone());
-        match self
-            .cloud
-            .requests
-            .find(cursor, Instant::now() + within, pick)
-            .await
-        {
-            Some((cursor, request)) => Ok((request, cursor)),
-            None => Err(self
-                .cloud
-                .request_wait_error("the expected request", within)),
-        }
-    }
-
-    /// The bodies of all message POSTs to this conversation: `conv-…`, or
-    /// `default` for every default conversation.
-    pub fn message_bodies(&self, conversation: &str) -> Vec<Value> {
-        let path = format!("/v1/conversations/{conversation}/messages");
-        let requests = self.requests();
-        requests
-            .iter()
-            .filter(|r| r.is("POST", &path))
-            .map(|r| r.json())
-            .collect()
-    }
-
-    /// Gives an agent secrets (made if it is not there).
-    pub fn set_secrets(&self, agent: &str, secrets: &[(&str, &str)]) {
-        let mut world = self.cloud.store.world();
-        if self.cloud.store.ensure_agent(&mut world, agent)
-            && let Some(agent) = world.agents.get_mut(agent)
-        {
-            agent.secrets = secrets
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect();
-        }
-    }
-
-    /// Puts fields into an agent (made if it is not there).
-    pub fn set_agent(&self, agent: &str, fields: Value) {
-        let mut world = self.cloud.store.world();
-        if self.cloud.store.ensure_agent(&mut world, agent)
-            && let (Some(agent), Value::Object(fields)) = (world.agents.get_mut(agent), fields)
-        {
-            agent.fields.extend(fields);
-        }
-    }
-
-    /// Makes a scope exist, before any frame names it.
-    pub fn create_scope(&self, scope: &Scope) {
-        self.cloud
-            .store
-            .announce("", Some(&scope.agent), &scope.conversation);
-    }
-
-    /// Leaves a call pending in a conversation, as a killed client would:
-    /// `(tool_call_id, tool name, arguments)`.
-    pub fn set_pending(&self, scope: &Scope, calls: &[(&str, &str, Value)]) {
-        self.create_scope(scope);
-        self.cloud.store.set_pending(&scope.key(), calls);
-    }
-
-    /// The ids of the calls that a conversation waits for.
-    pub fn pending(&self, scope: &Scope) -> Vec<String> {
-        let world = self.cloud.store.world();
-        let conversation = world.conversations.get(&scope.key());
-        conversation
-            .map(|c| c.pending.iter().map(|call| call.id.clone()).collect())
-            .unwrap_or_default()
-    }
-
-    /// What `runtime-status` says about a conversation, or the truth again (`None`).
-    pub fn set_runtime_status(&self, scope: &Scope, status: Option<Value>) {
-        self.create_scope(scope);
-        if let Some(found) = self.cloud.store.world().conversations.get_mut(&scope.key()) {
-            found.status_override = status;
-        }
-    }
-
-    /// Queues answers of the token endpoint.
-    pub fn script_oauth(&self, answers: impl IntoIterator<Item = OAuthAnswer>) {
-        self.cloud.oauth.script(answers);
-    }
-
     /// Sends one user message to the newest device and waits for the end of the turn.
     ///
     /// # Errors
@@ -414,32 +173,36 @@ impl LocalCloud {
             "payload": {"kind": "create_message", "messages": [
                 {"role": "user", "content": text, "client_message_id": format!("cm-{id}")}]},
         }));
-        let mut frames = Vec::new();
+        let mut seen = Gathering::new(device.link());
         loop {
-            let pick =
-                |frame: &Arc<Frame>| scope.is(&frame.value["runtime"]).then(|| frame.clone());
-            let Some((at, frame)) = self.cloud.devices.frames.find(cursor, deadline, pick).await
-            else {
-                return Err(self.cloud.frame_wait_error("turn_finished", within));
+            let deadline = if seen.finished.is_some() {
+                // Frames of the other socket that are still under way.
+                deadline.min(Instant::now() + STRAGGLERS)
+            } else {
+                deadline
+            };
+            let frames = &self.cloud.devices.frames;
+            let Some((at, frame)) = frames.find(cursor, deadline, |f| Some(f.clone())).await else {
+                break;
             };
             cursor = at;
-            frames.push(frame.clone());
-            match frame.kind() {
-                "control_request" => {
-                    self.answer(scope, &frame.value, decide(&frame.value))
-                        .await?
-                }
-                "turn_finished" => {
-                    let (finished, took) = (frame.value.clone(), started.elapsed());
-                    return Ok(TurnTrace {
-                        frames,
-                        finished,
-                        took,
-                        end: cursor,
-                    });
-                }
-                _ => {}
+            if seen.take(scope, &frame) && frame.kind() == "control_request" {
+                self.answer(scope, &frame.value, decide(&frame.value))
+                    .await?;
             }
+            if seen.is_complete() {
+                break;
+            }
+        }
+        let took = started.elapsed();
+        match seen.finished {
+            Some(ref finished) => Ok(TurnTrace {
+                finished: finished.value.clone(),
+                frames: seen.ordered(),
+                took,
+                end: cursor,
+            }),
+            None => Err(self.cloud.frame_wait_error("turn_finished", within)),
         }
     }
 
@@ -466,5 +229,131 @@ impl LocalCloud {
                 "decision": decision},
         }));
         Ok(())
+    }
+}
+
+/// How long a trace waits for frames that `turn_finished` has overtaken.
+const STRAGGLERS: Duration = Duration::from_millis(500);
+
+/// The frames of one turn while they come in.
+struct Gathering {
+    link: u64,
+    frames: Vec<Arc<Frame>>,
+    finished: Option<Arc<Frame>>,
+    /// Numbers of the link's enveloped frames, of every scope.
+    numbers: BTreeSet<u64>,
+}
+
+impl Gathering {
+    fn new(link: u64) -> Self {
+        Self {
+            link,
+            frames: Vec::new(),
+            finished: None,
+            numbers: BTreeSet::new(),
+        }
+    }
+
+    /// Counts a frame; true when it belongs to the turn.
+    fn take(&mut self, scope: &Scope, frame: &Arc<Frame>) -> bool {
+        if let Some(number) = number_of(frame).filter(|_| frame.link == self.link) {
+            self.numbers.insert(number);
+        }
+        let ours = scope.is(&frame.value["runtime"]);
+        if ours {
+            self.frames.push(frame.clone());
+            if frame.kind() == "turn_finished" && self.finished.is_none() {
+                self.finished = Some(frame.clone());
+            }
+        }
+        ours
+    }
+
+    /// Whether the turn has ended and nothing sent before its end is missing.
+    fn is_complete(&self) -> bool {
+        let Some(finished) = &self.finished else {
+            return false;
+        };
+        let Some(last) = number_of(finished).filter(|_| finished.link == self.link) else {
+            return true;
+        };
+        let Some(first) = self.numbers.first() else {
+            return true;
+        };
+        let count = u64::try_from(self.numbers.range(..=last).count()).unwrap_or(0);
+        count == last - first + 1
+    }
+
+    /// The frames up to `turn_finished` as the device numbered them. A bare frame
+    /// stays behind the numbered one that it followed on its socket.
+    fn ordered(&self) -> Vec<Arc<Frame>> {
+        let mut behind: HashMap<(u64, Channel), u64> = HashMap::new();
+        let mut keyed: Vec<((u64, u64), Arc<Frame>)> = Vec::with_capacity(self.frames.len());
+        for frame in &self.frames {
+            let last = behind.entry((frame.link, frame.channel)).or_default();
+            *last = number_of(frame).unwrap_or(*last);
+            keyed.push(((frame.link, *last), frame.clone()));
+        }
+        keyed.sort_by_key(|(key, _)| *key);
+        let mut frames: Vec<_> = keyed.into_iter().map(|(_, frame)| frame).collect();
+        if let Some(end) = frames
+            .iter()
+            .position(|frame| frame.kind() == "turn_finished")
+        {
+            frames.truncate(end + 1);
+        }
+        frames
+    }
+}
+
+fn number_of(frame: &Frame) -> Option<u64> {
+    frame.value["event_seq"].as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(channel: Channel, kind: &str, number: Option<u64>) -> Arc<Frame> {
+        let mut value = json!({"type": kind, "runtime": {"agent_id": "a", "conversation_id": "c"}});
+        if let Some(number) = number {
+            value["event_seq"] = json!(number);
+        }
+        Arc::new(Frame {
+            link: 1,
+            channel,
+            value,
+            at: Instant::now(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_trace_waits_for_frames_that_the_end_has_overtaken() {
+        let scope = Scope::new("a", "c");
+        let mut seen = Gathering::new(1);
+        for frame in [
+            frame(Channel::Stream, "update_loop_status", Some(4)),
+            frame(Channel::Control, "input_accepted", None),
+            frame(Channel::Control, "turn_finished", Some(6)),
+        ] {
+            assert!(seen.take(&scope, &frame));
+        }
+        assert!(!seen.is_complete(), "number 5 is missing");
+        seen.take(&scope, &frame(Channel::Stream, "stream_delta", Some(5)));
+        seen.take(
+            &scope,
+            &frame(Channel::Stream, "update_device_status", Some(7)),
+        );
+        assert!(seen.is_complete());
+        let kinds: Vec<String> = seen.ordered().iter().map(|f| f.kind().to_owned()).collect();
+        assert_eq!(
+            kinds,
+            [
+                "input_accepted",
+                "update_loop_status",
+                "stream_delta",
+                "turn_finished"
+            ]
+        );
     }
 }

@@ -102,6 +102,25 @@ async fn the_last_message_in_context_shows_what_is_pending() {
 }
 
 #[tokio::test]
+async fn the_newest_messages_come_first_and_pages_go_on_behind_a_message() {
+    let cloud = cloud().await;
+    send(&cloud, "conv-1", say("REASON r\nSAY a", "o1")).await;
+    let path = "/v1/conversations/conv-1/messages";
+    let kinds = |list: &Value| -> Vec<String> {
+        let all = list.as_array().unwrap().iter();
+        all.map(|m| m["message_type"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let newest = cloud.api_get(path).await;
+    let wanted = ["assistant_message", "reasoning_message", "user_message"];
+    assert_eq!(kinds(&newest), wanted);
+    let after = format!("{path}?after={}", newest[0]["id"].as_str().unwrap());
+    assert_eq!(kinds(&cloud.api_get(&after).await), ["user_message"]);
+    let only = format!("{path}?order=asc&limit=1&include_return_message_types=assistant_message");
+    assert_eq!(kinds(&cloud.api_get(&only).await), ["assistant_message"]);
+}
+
+#[tokio::test]
 async fn the_default_conversation_belongs_to_its_agent() {
     let cloud = cloud().await;
     let mut body = say("SAY a", "o1");

@@ -87,6 +87,38 @@ async fn split_sockets_may_come_in_any_order() {
 }
 
 #[tokio::test]
+async fn new_sockets_never_join_what_is_left_of_an_old_link() {
+    let cloud = with_mode(Mode::Split).await;
+    register(&cloud, "box").await;
+    let control = || {
+        socket(
+            &cloud,
+            "/v1/environments/ws?deviceId=d1&connectionName=box&channel=control",
+        )
+    };
+    let stream = || {
+        socket(
+            &cloud,
+            "/v1/environments/ws?deviceId=d1&connectionName=box&channel=stream",
+        )
+    };
+    let mut old_control = control().await.unwrap();
+    let mut old_stream = stream().await.unwrap();
+    let old = cloud.wait_for_device(SOON).await.unwrap();
+    old.close_channel(Channel::Control, 1001, "");
+    closed(&mut old_control).await;
+    drop(old_control);
+    old.wait_closed(Channel::Control, SOON).await.unwrap();
+    let mut new_control = control().await.unwrap();
+    let _new_stream = stream().await.unwrap();
+    let new = cloud.wait_for_device(SOON).await.unwrap();
+    assert_eq!(new.link(), 2);
+    closed(&mut old_stream).await;
+    new.send(json!({"type": "still there"}));
+    assert_eq!(next(&mut new_control).await["type"], "still there");
+}
+
+#[tokio::test]
 async fn readiness_can_be_left_out_wrong_or_late() {
     for (ready, wanted) in [
         (

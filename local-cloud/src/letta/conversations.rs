@@ -166,10 +166,8 @@ pub(crate) fn messages(cloud: &Cloud, key: &str, query: &[(String, String)]) -> 
         .collect();
     let kept =
         |message: &&Value| kinds.is_empty() || kinds.iter().any(|k| message["message_type"] == *k);
-    let ids: Vec<&String> = match reply::get(query, "order") {
-        Some("asc") => conversation.message_ids.iter().collect(),
-        _ => conversation.message_ids.iter().rev().collect(),
-    };
+    let ascending = reply::get(query, "order") == Some("asc");
+    let ids = in_order(&conversation.message_ids, ascending);
     let at = |name: &str| {
         let id = source_id(reply::get(query, name)?);
         ids.iter().position(|known| *known == id)
@@ -184,9 +182,18 @@ pub(crate) fn messages(cloud: &Cloud, key: &str, query: &[(String, String)]) -> 
         .unwrap_or_default()
         .iter()
         .filter_map(|id| world.messages.get(*id))
-        .flatten()
+        .flat_map(|variants| in_order(variants, ascending))
         .filter(kept)
         .take(limit)
         .collect();
     reply::ok(&json!(page))
+}
+
+/// The items, oldest or newest first.
+fn in_order<T>(items: &[T], ascending: bool) -> Vec<&T> {
+    if ascending {
+        items.iter().collect()
+    } else {
+        items.iter().rev().collect()
+    }
 }

@@ -11,9 +11,9 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
-use crate::letta::runs::{self, NO_REDIS, Run};
+use crate::letta::runs::{NO_REDIS, Run};
 use crate::letta::store::{Call, World};
-use crate::letta::text_of;
+use crate::letta::{tail, text_of};
 use crate::model::script::{EXPLANATION, Plan, perform};
 use crate::model::{self, Model, Outcome};
 use crate::net::Peer;
@@ -58,7 +58,7 @@ pub(crate) async fn post(
         .collect();
     let streaming = body["streaming"].as_bool().unwrap_or(streams);
     if background && let Some(run) = repeated(cloud, &key, &otids) {
-        return runs::stream(cloud, &run, 0, fault, false);
+        return tail::stream(cloud, &run, 0, fault, false);
     }
     let (run, verdict) = match begin(cloud, &key, messages, background, otids) {
         Ok(begun) => begun,
@@ -74,7 +74,7 @@ pub(crate) async fn post(
         cloud.stopped().await;
     }
     if streaming {
-        return runs::stream(cloud, &run, 0, fault, !background);
+        return tail::stream(cloud, &run, 0, fault, !background);
     }
     run.done().await;
     let chunks = run.chunks();

@@ -8,6 +8,7 @@ pub(crate) mod messages;
 pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod store;
+pub(crate) mod tail;
 
 use std::sync::Arc;
 

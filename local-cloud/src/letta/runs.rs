@@ -1,26 +1,26 @@
-//! Runs: the replayable event record of one request, its streams and endpoints.
+//! Runs: the replayable event record of one request, and its endpoints.
 //!
 //! Invariant: a run goes on whether anybody reads it or not (a foreground run
 //! ends with its reader); every reader sees the same events in the same order,
 //! numbered from 1. Spec 03 §2.1, §5.6, §19.2.
 
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::fault::Fault;
+use crate::letta::tail;
 use crate::reply;
 use crate::server::Cloud;
 use crate::sync::lock;
 
 struct State {
+    /// Number and bytes of every event.
     events: Vec<(u64, Bytes)>,
     seq: u64,
     status: &'static str,
@@ -181,6 +181,33 @@ impl Run {
         self.tick.send_modify(|tick| *tick += 1);
     }
 
+    /// Index of the first event numbered above `seq`.
+    pub(crate) fn index_behind(&self, seq: u64) -> usize {
+        let state = lock(&self.state);
+        state.events.partition_point(|(number, _)| *number <= seq)
+    }
+
+    /// Number of the event at `index`, 0 when there is none.
+    pub(crate) fn number_at(&self, index: usize) -> u64 {
+        let state = lock(&self.state);
+        state.events.get(index).map_or(0, |(number, _)| *number)
+    }
+
+    /// Shows the events from `index` on, and whether they are the last ones.
+    pub(crate) fn read_from<R>(
+        &self,
+        index: usize,
+        read: impl FnOnce(&[(u64, Bytes)], bool) -> R,
+    ) -> R {
+        let state = lock(&self.state);
+        read(state.events.get(index..).unwrap_or_default(), state.done)
+    }
+
+    /// Changes whenever there is something new to read.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.tick.subscribe()
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         lock(&self.state).done
     }
@@ -248,181 +275,9 @@ impl Run {
     }
 }
 
-fn data(chunk: &Value) -> Bytes {
+/// An event with this chunk.
+pub(crate) fn data(chunk: &Value) -> Bytes {
     Bytes::from(format!("data: {chunk}\n\n"))
-}
-
-/// Ends a foreground run when its reader goes away.
-struct CancelOnDrop(Arc<Run>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        if !self.0.is_done() {
-            self.0.cancel();
-        }
-    }
-}
-
-/// One reader of a run's events, with what is to go wrong on the way.
-struct Tail {
-    cloud: Arc<Cloud>,
-    run: Arc<Run>,
-    news: watch::Receiver<u64>,
-    fault: Option<Fault>,
-    next: usize,
-    events: usize,
-    bytes: usize,
-    cut: bool,
-    ended: bool,
-    _owner: Option<CancelOnDrop>,
-}
-
-/// The body of a stream over `run` behind `starting_after`.
-pub(crate) fn stream(
-    cloud: &Arc<Cloud>,
-    run: &Arc<Run>,
-    starting_after: u64,
-    fault: Option<Fault>,
-    owned: bool,
-) -> Response {
-    let next = lock(&run.state)
-        .events
-        .partition_point(|(seq, _)| *seq <= starting_after);
-    let tail = Tail {
-        cloud: cloud.clone(),
-        run: run.clone(),
-        news: run.tick.subscribe(),
-        fault,
-        next,
-        events: 0,
-        bytes: 0,
-        cut: false,
-        ended: false,
-        _owner: owned.then(|| CancelOnDrop(run.clone())),
-    };
-    let body = futures_util::stream::unfold(tail, |mut tail| async move {
-        let item = tail.read().await?;
-        Some((item, tail))
-    });
-    reply::event_stream(Body::from_stream(body))
-}
-
-impl Tail {
-    async fn read(&mut self) -> Option<io::Result<Bytes>> {
-        if matches!(self.fault, Some(Fault::EmptyBody)) || self.ended {
-            return None;
-        }
-        if matches!(
-            self.fault,
-            Some(Fault::CutAfterBytes { bytes: 0 } | Fault::CutAfterEvents { events: 0 })
-        ) {
-            self.cut = true;
-        }
-        loop {
-            if self.cut {
-                // Two rounds of the connection's loop write out what came before.
-                tokio::task::yield_now().await;
-                tokio::task::yield_now().await;
-                self.ended = true;
-                return Some(Err(io::Error::other("cut off by a fault")));
-            }
-            if let Some(pings) = self.silent() {
-                return Some(Ok(self.stay(pings).await));
-            }
-            self.news.borrow_and_update();
-            let (chunk, done) = self.gather();
-            if !chunk.is_empty() {
-                return Some(Ok(chunk));
-            }
-            if done {
-                if matches!(self.fault, Some(Fault::StayOpen)) {
-                    return Some(Ok(self.stay(false).await));
-                }
-                return None;
-            }
-            tokio::select! {
-                _ = self.news.changed() => {}
-                () = tokio::time::sleep(self.cloud.options.ping_interval) => {
-                    return Some(Ok(self.keep_alive()));
-                }
-                () = self.cloud.stopped() => return None,
-            }
-        }
-    }
-
-    /// Whether silence has begun, and whether it has pings.
-    fn silent(&self) -> Option<bool> {
-        match self.fault {
-            Some(Fault::Silence { events, pings }) if self.events >= events => Some(pings),
-            _ => None,
-        }
-    }
-
-    /// Stays open: the next keep-alive, or nothing until the server ends.
-    async fn stay(&mut self, pings: bool) -> Bytes {
-        if pings {
-            tokio::time::sleep(self.cloud.options.ping_interval).await;
-            return self.keep_alive();
-        }
-        self.cloud.stopped().await;
-        self.ended = true;
-        Bytes::new()
-    }
-
-    fn keep_alive(&self) -> Bytes {
-        let seq = match self.next.checked_sub(1) {
-            Some(last) => lock(&self.run.state)
-                .events
-                .get(last)
-                .map_or(0, |(seq, _)| *seq),
-            None => 0,
-        };
-        data(
-            &json!({"message_type": "ping", "id": "ping", "date": crate::now(),
-            "run_id": self.run.id, "seq_id": seq}),
-        )
-    }
-
-    /// Everything there is to send now, as the fault leaves it.
-    fn gather(&mut self) -> (Bytes, bool) {
-        let run = self.run.clone();
-        let state = lock(&run.state);
-        let mut out = BytesMut::new();
-        while let Some((_, event)) = state.events.get(self.next) {
-            match &self.fault {
-                Some(Fault::CutAfterEvents { events }) if self.events >= *events => {
-                    self.cut = true;
-                    break;
-                }
-                Some(Fault::Silence { events, .. }) if self.events >= *events => break,
-                Some(Fault::Garbage { events }) if self.events >= *events => {
-                    out.extend_from_slice(b"data: {\"message_type\": \"assistant_mess\n\n");
-                    self.fault = None;
-                }
-                Some(Fault::CutAfterBytes { bytes }) if self.bytes + event.len() >= *bytes => {
-                    let left = *bytes - self.bytes;
-                    out.extend_from_slice(event.get(..left).unwrap_or_default());
-                    self.cut = true;
-                    break;
-                }
-                _ => {}
-            }
-            out.extend_from_slice(event);
-            self.next += 1;
-            self.events += 1;
-            self.bytes += event.len();
-        }
-        let done = state.done && self.next >= state.events.len();
-        if done
-            && matches!(
-                self.fault,
-                Some(Fault::CutAfterEvents { .. } | Fault::CutAfterBytes { .. })
-            )
-        {
-            self.cut = true;
-        }
-        (out.freeze(), done && !self.cut)
-    }
 }
 
 /// `GET /v1/runs/{id}`.
@@ -506,7 +361,7 @@ fn resume_run(cloud: &Arc<Cloud>, run: &Arc<Run>, body: &Value, fault: Option<Fa
         return reply::detail(503, NO_REDIS);
     }
     let after = body["starting_after"].as_u64().unwrap_or(0);
-    stream(cloud, run, after, fault, false)
+    tail::stream(cloud, run, after, fault, false)
 }
 
 /// What a server without Redis says to background streams.
