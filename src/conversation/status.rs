@@ -12,7 +12,7 @@ use crate::protocol::{ConnectionId, PermissionMode};
 
 /// Slash commands and capability flags that work here (06 §15). What does not
 /// work is not listed.
-pub const SUPPORTED_COMMANDS: &[&str] = &["monitor_stop"];
+pub const SUPPORTED_COMMANDS: &[&str] = &[];
 
 /// Feature switches of 06 §13; none of them changes this program.
 const EXPERIMENTS: &[(&str, &str, Option<&str>)] = &[

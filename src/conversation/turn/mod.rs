@@ -322,7 +322,9 @@ impl Turn {
     /// Closes the books.
     async fn end(mut self, end: End, headless: bool) -> Outcome {
         let cancelled = matches!(end, End::Cancelled) || self.port.is_cancelled();
-        let parked = matches!(end, End::Parked);
+        // A turn that the end of the process cut off keeps its record as well.
+        let going_down = cancelled && self.services.draining.is_cancelled();
+        let parked = matches!(end, End::Parked) || going_down;
         let interrupted = match (cancelled, self.progress.take()) {
             (true, Some(progress)) => Some(progress.interrupted()),
             _ => None,
