@@ -1,6 +1,6 @@
 //! The real binary against the local cloud: what clients see on the wire.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -119,12 +119,7 @@ async fn s02_7_3_a_tool_step_shows_start_end_and_result_in_order() {
     let turn = bench.cloud.turn(&scope(), &script).await.unwrap();
     assert_eq!(turn.stop_reason(), "end_turn");
     let labels = turn.labels();
-    let at = |part: &str| {
-        labels
-            .iter()
-            .position(|l| l.contains(part))
-            .unwrap_or_else(|| panic!("{part}: {labels:?}"))
-    };
+    let at = |part: &str| labels.iter().position(|l| l.contains(part)).expect(part);
     assert!(at("approval_classification_end") < at("client_tool_start"));
     assert!(at("client_tool_start") < at("client_tool_end"));
     assert!(at("client_tool_end") < at("turn_finished"));
