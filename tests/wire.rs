@@ -1,0 +1,22 @@
+//! The program as it is shipped, against a cloud of our own: what goes over the
+//! wire, what is left after a restart and with which code it ends. Each test is
+//! named after the row of the acceptance lists it checks (`s03_22_row01` is
+//! part 03, section 22, row 1). None sleeps; each waits for a frame, a request
+//! or an exit.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed step ends the test"
+)]
+
+#[path = "wire/approvals.rs"]
+mod approvals;
+#[path = "wire/failures.rs"]
+mod failures;
+#[path = "wire/harness.rs"]
+mod harness;
+#[path = "wire/lifecycle.rs"]
+mod lifecycle;
+#[path = "wire/turns.rs"]
+mod turns;
