@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use local_cloud::Fault;
+use local_cloud::{Fault, Recorded};
 use serde_json::json;
 
 use crate::harness::{Lab, SOON, scope};
@@ -46,28 +46,49 @@ async fn s03_22_row08_a_cut_stream_is_resumed_without_duplicates() {
 }
 
 #[tokio::test]
-async fn s03_22_row20_a_kill_during_a_tool_does_not_run_it_again() {
-    let mut lab = Lab::start().await;
-    lab.mode(&scope(), "unrestricted").await;
-    let mark = lab.cloud.mark();
-    let command = "echo $$ > pid; echo ran >> ran.txt; exec sleep 30";
-    let line = format!(
-        "CALLID call-1 Bash {}\nSAY over",
-        json!({"command": command, "description": "Wait"})
-    );
-    lab.say(&scope(), "cm-1", &line).await;
-    lab.labelled(mark, "stream_delta:client_tool_start").await;
-    lab.written("ran.txt").await;
-    let orphan = lab.written("pid").await;
-    lab.restart("KILL").await;
+async fn s03_22_row20_a_call_cut_off_by_a_kill_is_closed_once_without_being_asked() {
+    let (lab, orphan) = killed_in_a_tool().await;
+    let is_closing = |request: &Recorded| {
+        request.is("POST", "/v1/conversations/conv-1/messages")
+            && request.json()["messages"][0]["type"] == "approval"
+    };
+    lab.cloud.wait_for_request(is_closing, SOON).await.unwrap();
+    lab.cloud.turn(&scope(), "SAY again").await.unwrap();
+    assert_closed_once(&lab);
+    end(&orphan).await;
+}
+
+#[tokio::test]
+async fn s03_22_row20_a_call_cut_off_by_a_kill_is_closed_once_when_a_client_is_back_first() {
+    let (lab, orphan) = killed_in_a_tool().await;
     let sync = json!({"type": "sync", "runtime": scope().runtime()});
     lab.device().await.request(sync, SOON).await.unwrap();
     let turn = lab.cloud.turn(&scope(), "SAY again").await.unwrap();
     assert_eq!(turn.stop_reason(), "end_turn");
     lab.cloud.turn(&scope(), "SAY once more").await.unwrap();
-    assert!(lab.cloud.pending(&scope()).is_empty());
-    let ran = fs::read_to_string(lab.file("ran.txt")).unwrap();
-    assert_eq!(ran, "ran\n");
+    assert_closed_once(&lab);
+    end(&orphan).await;
+}
+
+/// A program that was killed in the middle of a command and has connected again,
+/// and the process id of that command.
+async fn killed_in_a_tool() -> (Lab, String) {
+    let mut lab = Lab::start().await;
+    lab.mode(&scope(), "unrestricted").await;
+    let mark = lab.cloud.mark();
+    let command = "echo $$ > pid; echo ran >> ran.txt; exec sleep 30";
+    let arguments = json!({"command": command, "description": "Wait"});
+    let line = format!("CALLID call-1 Bash {arguments}\nSAY over");
+    lab.say(&scope(), "cm-1", &line).await;
+    lab.labelled(mark, "stream_delta:client_tool_start").await;
+    lab.written("ran.txt").await;
+    let orphan = lab.written("pid").await;
+    lab.restart("KILL").await;
+    (lab, orphan)
+}
+
+/// One denial of the call went out, nothing waits, and the command ran once.
+fn assert_closed_once(lab: &Lab) {
     let bodies = lab.cloud.message_bodies("conv-1");
     let sent = bodies.iter().skip(1);
     let sent = sent.flat_map(|body| body["messages"].as_array().unwrap());
@@ -78,7 +99,12 @@ async fn s03_22_row20_a_kill_during_a_tool_does_not_run_it_again() {
     assert_eq!(approvals.len(), 1, "{approvals:?}");
     assert_eq!(approvals[0][0]["tool_call_id"], "call-1");
     assert_eq!(approvals[0][0]["approve"], false);
-    // The command may have outlived the program; the test does not leave it behind.
+    assert!(lab.cloud.pending(&scope()).is_empty());
+    assert_eq!(fs::read_to_string(lab.file("ran.txt")).unwrap(), "ran\n");
+}
+
+/// A command outlives a killed program; a test does not leave it behind.
+async fn end(orphan: &str) {
     let mut kill = tokio::process::Command::new("kill");
     let kill = kill.arg(orphan).stderr(std::process::Stdio::null());
     kill.status().await.unwrap();
