@@ -76,7 +76,7 @@ impl Lab {
         text.expect("the command has not written the file")
     }
 
-    /// Sets the permission mode (and more) of a scope and waits until it is said.
+    /// Sets the permission mode of a scope; it holds when this returns.
     pub(crate) async fn mode(&self, scope: &Scope, mode: &str) {
         self.change(scope, json!({"mode": mode})).await;
         let device = self.device().await;
