@@ -24,6 +24,10 @@ use crate::state::interrupted::InterruptedTurn;
 /// The pause before a deferred record is looked at again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Why a call that had started is closed: nobody knows how far it got, and a
+/// command of it may even still run, so the model must look before it repeats it.
+const CUT_OFF: &str = "The computer stopped while this tool call was running, so its result is lost. It may have finished, or done part of its work. Neither the user nor a policy denied it: check what it changed before you issue it again.";
+
 /// Tools that only a human can answer.
 const INTERACTIVE: [&str; 2] = ["AskUserQuestion", "ExitPlanMode"];
 
@@ -344,7 +348,7 @@ fn judge(calls: Vec<PendingCall>, record: &InterruptedTurn) -> RecordOutcome {
         let approvals: Vec<Value> = calls
             .iter()
             .map(|call| {
-                Value::Object(result_of(&call.id).unwrap_or_else(|| denied_call(&call.id, STALE)))
+                Value::Object(result_of(&call.id).unwrap_or_else(|| denied_call(&call.id, CUT_OFF)))
             })
             .collect();
         let same = calls.len() == record.tool_call_ids.len();
@@ -418,6 +422,10 @@ mod tests {
                 assert_eq!(otid.as_deref(), Some("otid-1"));
                 assert_eq!(approvals[0]["tool_return"], "x");
                 assert_eq!(approvals[1]["approve"], false);
+                assert_eq!(
+                    approvals[1]["reason"], CUT_OFF,
+                    "it must not be called harmless"
+                );
             }
             other => panic!("{other:?}"),
         }

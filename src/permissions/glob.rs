@@ -1,8 +1,8 @@
 //! The path patterns of file rules: the minimatch dialect (05 §4.4).
 //!
-//! Matching walks sets of positions from right to left, so there is nothing to
-//! backtrack over: the work is bounded by pattern size times path size, nested
-//! extglobs included. A pattern that would be too large is refused when it is
+//! Matching fills tables from right to left, so there is nothing to backtrack
+//! over: the work is bounded by pattern size times path size, nested extglobs
+//! included. A pattern that would be too large is refused when it is
 //! compiled; the caller then takes the careful side.
 
 mod brace;
@@ -45,7 +45,7 @@ impl Glob {
         let alternatives = brace::expand(bare)?
             .iter()
             .map(|text| parts(text))
-            .collect();
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             alternatives,
             negated,
@@ -76,7 +76,7 @@ fn split(path: &str) -> Vec<&str> {
         .collect()
 }
 
-fn parts(pattern: &str) -> Vec<Part> {
+fn parts(pattern: &str) -> Result<Vec<Part>, TooLarge> {
     let mut texts: Vec<&str> = Vec::new();
     for text in split(pattern) {
         let before = texts.last().copied().unwrap_or("");
@@ -91,8 +91,8 @@ fn parts(pattern: &str) -> Vec<Part> {
     texts
         .into_iter()
         .map(|text| match text {
-            "**" => Part::Deep,
-            _ => Part::One(Segment::new(text)),
+            "**" => Ok(Part::Deep),
+            _ => Segment::new(text).map(Part::One),
         })
         .collect()
 }
@@ -216,8 +216,13 @@ mod tests {
         assert!(!hit(&stars, &"a".repeat(255)));
         let deep = "**/a/".repeat(200) + "b";
         assert!(!hit(&deep, &"a/".repeat(1000)));
-        let nested = format!("{}a{}b", "+(".repeat(60), ")".repeat(60));
+        let nested = format!("{}a{}b", "+(".repeat(15), ")".repeat(15));
         assert!(!hit(&nested, &"a".repeat(255)));
+        let choices = "+(a|+(b|+(c|+(d|*(e)))))x";
+        assert!(!hit(choices, &"abcde".repeat(50)));
+        assert!(hit(choices, &format!("{}x", "abcde".repeat(50))));
+        assert!(Glob::new(&"+(".repeat(1000)).is_ok());
+        assert!(Glob::new(&format!("{}a{}", "+(".repeat(60), ")".repeat(60))).is_err());
         assert!(Glob::new(&"{a,b}".repeat(40)).is_err());
         assert!(Glob::new("{1..999999999}").is_err());
         assert!(started.elapsed() < Duration::from_secs(2));

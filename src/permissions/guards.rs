@@ -25,16 +25,25 @@ pub(super) fn guard(
     if mode == PermissionMode::Unrestricted {
         return None;
     }
-    targets
-        .iter()
-        .find(|target| context.is_credential(target))
-        .map(|target| {
-            Decision::new(
-                Verdict::Deny,
-                Some("credential guard"),
-                format!("Permission denied by credential guard: {target}"),
-            )
-        })
+    if let Some(target) = targets.iter().find(|target| context.is_credential(target)) {
+        return Some(Decision::new(
+            Verdict::Deny,
+            Some("credential guard"),
+            format!("Permission denied by credential guard: {target}"),
+        ));
+    }
+    // Where another variable leads is known only when the tool runs: a human looks first.
+    let opaque = matches!(
+        request.family(),
+        Family::Read | Family::Write | Family::Edit
+    ) && targets.iter().any(|target| target.contains('$'));
+    (opaque && !context.credentials.is_empty()).then(|| {
+        Decision::new(
+            Verdict::Ask,
+            Some("credential guard"),
+            "The path holds a variable, so where it leads is not known yet",
+        )
+    })
 }
 
 /// The absolute paths that a call is about.
@@ -47,9 +56,7 @@ fn targets(request: &Request<'_>, context: &Context<'_>) -> Vec<String> {
     let mut targets: Vec<String> = Vec::new();
     for path in paths {
         // File tools expand variables; of those only this one is known here.
-        let path = path
-            .replace("${HOME}", &context.home)
-            .replace("$HOME", &context.home);
+        let path = expand_home_anywhere(path, &context.home);
         let lexical = context.resolve_expanded(&path);
         let real = context.disk.real_path(&lexical);
         if real != lexical {
@@ -58,6 +65,18 @@ fn targets(request: &Request<'_>, context: &Context<'_>) -> Vec<String> {
         targets.push(lexical);
     }
     targets
+}
+
+/// Replaces `${HOME}`, and `$HOME` where no longer name begins, in any place.
+fn expand_home_anywhere(path: &str, home: &str) -> String {
+    let mut pieces = path.split("$HOME");
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let longer = piece.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        out.push_str(if longer { "$HOME" } else { home });
+        out.push_str(piece);
+    }
+    out.replace("${HOME}", home)
 }
 
 /// A path in another agent's memory (05 §13.2).
@@ -176,6 +195,11 @@ mod tests {
         assert_eq!(
             judge("Read", "$X/settings.json", PermissionMode::Standard),
             Some(Verdict::Ask)
+        );
+        assert_eq!(
+            judge("Read", "$HOMES/x", PermissionMode::Standard),
+            Some(Verdict::Ask),
+            "another variable"
         );
         assert_eq!(judge("Read", "/srv/app/a", PermissionMode::Standard), None);
     }

@@ -1,20 +1,22 @@
 //! One segment of a pattern: literals, `*`, `?`, classes and extglobs.
 //!
-//! A node maps the set of positions from which the rest matches to the set of
-//! positions from which node and rest match. Sets are bit vectors over the
-//! characters of one path segment.
+//! A segment becomes a small machine whose states ask about the text from a
+//! position on. Answers are filled in from the end of the text to its start, so
+//! that negation (`!(a)` looks ahead to the end) needs no search.
 
-/// Deepest nesting of extglobs; deeper ones are literal text.
+use super::TooLarge;
+
+/// Deepest nesting of extglobs.
 const MAX_DEPTH: usize = 16;
 
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
-    nodes: Vec<Node>,
+    machine: Machine,
     /// Written without any wildcard: compared as text.
     literal: Option<String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Node {
     Char(char),
     Any,
@@ -32,16 +34,18 @@ enum Ext {
     Not,
 }
 
+type CharTest = fn(char) -> bool;
+
 #[derive(Clone, Debug)]
 enum Range {
     Chars(char, char),
-    Named(fn(char) -> bool),
+    Named(CharTest),
 }
 
 impl Segment {
-    pub(super) fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Result<Self, TooLarge> {
         let chars: Vec<char> = text.chars().collect();
-        let nodes = parse(&chars, 0);
+        let nodes = parse(&chars, 0)?;
         let literal = nodes
             .iter()
             .map(|node| match node {
@@ -49,7 +53,10 @@ impl Segment {
                 _ => None,
             })
             .collect();
-        Self { nodes, literal }
+        Ok(Self {
+            machine: Machine::new(&nodes),
+            literal,
+        })
     }
 
     pub(super) fn matches(&self, text: &str) -> bool {
@@ -61,109 +68,168 @@ impl Segment {
             return false;
         }
         let chars: Vec<char> = text.chars().collect();
-        let mut end = vec![false; chars.len() + 1];
-        end[chars.len()] = true;
-        before(&self.nodes, &chars, end)[0]
+        self.machine.accepts(&chars)
     }
 }
 
-/// The positions from which `nodes` lead to a position in `target`.
-fn before(nodes: &[Node], text: &[char], mut target: Vec<bool>) -> Vec<bool> {
-    for node in nodes.iter().rev() {
-        target = before_node(node, text, target);
-    }
-    target
+/// States that ask about the text from one position on.
+#[derive(Clone, Debug)]
+struct Machine {
+    states: Vec<State>,
+    entry: usize,
 }
 
-fn before_node(node: &Node, text: &[char], target: Vec<bool>) -> Vec<bool> {
-    match node {
-        Node::Char(c) => step(text, &target, |_, x| x == *c),
-        Node::Any => step(text, &target, not_leading_dot),
-        Node::Class { ranges, negated } => step(text, &target, |at, x| {
-            let inside = ranges.iter().any(|range| match range {
-                Range::Chars(low, high) => (*low..=*high).contains(&x),
-                Range::Named(test) => test(x),
-            });
-            inside != *negated && not_leading_dot(at, x)
-        }),
-        Node::Star => run(text, &target),
-        Node::Ext { kind, choices } => {
-            let through = |target: &[bool]| {
-                let mut out = vec![false; target.len()];
-                for choice in choices {
-                    let one = before(choice, text, target.to_vec());
-                    merge(&mut out, &one);
-                }
-                out
-            };
-            match kind {
-                Ext::Once => through(&target),
-                Ext::Optional => {
-                    let mut out = through(&target);
-                    merge(&mut out, &target);
-                    out
-                }
-                Ext::Many => closure(target, through),
-                Ext::Some => {
-                    let all = closure(target, through);
-                    through(&all)
-                }
-                Ext::Not => {
-                    let refused = through(&target);
-                    let mut out = run(text, &target);
-                    for (at, slot) in out.iter_mut().enumerate() {
-                        *slot &= !refused[at];
-                    }
-                    out
-                }
+#[derive(Clone, Debug)]
+enum State {
+    /// The text is at its end.
+    End,
+    /// One character, then the next state.
+    One(Test, usize),
+    /// Any characters, then the next state.
+    Run(usize),
+    /// One of these states.
+    Either(Vec<usize>),
+    /// The second state, where the first does not hold.
+    Unless(usize, usize),
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    Char(char),
+    Any,
+    Class(Vec<Range>, bool),
+}
+
+impl Test {
+    fn fits(&self, at: usize, c: char) -> bool {
+        match self {
+            Self::Char(own) => *own == c,
+            Self::Any => not_leading_dot(at, c),
+            Self::Class(ranges, negated) => {
+                let inside = ranges.iter().any(|range| match range {
+                    Range::Chars(low, high) => (*low..=*high).contains(&c),
+                    Range::Named(test) => test(c),
+                });
+                inside != *negated && not_leading_dot(at, c)
             }
         }
     }
 }
 
-/// Repeats `through` until nothing new is reached. Each round adds a position
-/// or ends, and a segment has few positions.
-fn closure(mut all: Vec<bool>, through: impl Fn(&[bool]) -> Vec<bool>) -> Vec<bool> {
-    loop {
-        let more = through(&all);
-        if !merge(&mut all, &more) {
-            return all;
+impl Machine {
+    fn new(nodes: &[Node]) -> Self {
+        let mut machine = Self {
+            states: vec![State::End],
+            entry: 0,
+        };
+        machine.entry = machine.add(nodes, 0);
+        machine
+    }
+
+    fn push(&mut self, state: State) -> usize {
+        self.states.push(state);
+        self.states.len() - 1
+    }
+
+    /// Adds `nodes`, to go on with state `next`; the state to begin with.
+    fn add(&mut self, nodes: &[Node], next: usize) -> usize {
+        nodes
+            .iter()
+            .rev()
+            .fold(next, |next, node| self.add_node(node, next))
+    }
+
+    fn add_node(&mut self, node: &Node, next: usize) -> usize {
+        match node {
+            Node::Char(c) => self.push(State::One(Test::Char(*c), next)),
+            Node::Any => self.push(State::One(Test::Any, next)),
+            Node::Class { ranges, negated } => {
+                self.push(State::One(Test::Class(ranges.clone(), *negated), next))
+            }
+            Node::Star => self.push(State::Run(next)),
+            Node::Ext { kind, choices } => self.add_ext(*kind, choices, next),
         }
     }
-}
 
-/// Adds `from` to `into`; whether that changed anything.
-fn merge(into: &mut [bool], from: &[bool]) -> bool {
-    let mut changed = false;
-    for (slot, more) in into.iter_mut().zip(from) {
-        changed |= *more && !*slot;
-        *slot |= *more;
+    fn add_ext(&mut self, kind: Ext, choices: &[Vec<Node>], next: usize) -> usize {
+        match kind {
+            Ext::Once | Ext::Optional => {
+                let mut ways = self.add_choices(choices, next);
+                if kind == Ext::Optional {
+                    ways.push(next);
+                }
+                self.push(State::Either(ways))
+            }
+            Ext::Many | Ext::Some => {
+                let again = self.push(State::End);
+                let ways = self.add_choices(choices, again);
+                let mut onward = ways.clone();
+                onward.push(next);
+                self.states[again] = State::Either(onward);
+                match kind {
+                    Ext::Many => again,
+                    _ => self.push(State::Either(ways)),
+                }
+            }
+            Ext::Not => {
+                let ways = self.add_choices(choices, next);
+                let refused = self.push(State::Either(ways));
+                let run = self.push(State::Run(next));
+                self.push(State::Unless(refused, run))
+            }
+        }
     }
-    changed
-}
 
-fn step(text: &[char], target: &[bool], test: impl Fn(usize, char) -> bool) -> Vec<bool> {
-    let mut out = vec![false; target.len()];
-    for (at, c) in text.iter().enumerate() {
-        out[at] = target[at + 1] && test(at, *c);
+    fn add_choices(&mut self, choices: &[Vec<Node>], next: usize) -> Vec<usize> {
+        choices
+            .iter()
+            .map(|choice| self.add(choice, next))
+            .collect()
     }
-    out
-}
 
-/// Any run of characters, an empty one included.
-fn run(text: &[char], target: &[bool]) -> Vec<bool> {
-    let mut out = target.to_vec();
-    for at in (0..text.len()).rev() {
-        out[at] |= out[at + 1] && not_leading_dot(at, text[at]);
+    /// Fills one row of answers per position, from the last to the first.
+    fn accepts(&self, text: &[char]) -> bool {
+        let mut after = vec![false; self.states.len()];
+        let mut here = after.clone();
+        for at in (0..=text.len()).rev() {
+            here.fill(false);
+            let c = text.get(at).copied();
+            // Loops of empty choices need a round more for each nesting.
+            for _ in 0..MAX_DEPTH + 2 {
+                let mut changed = false;
+                for (index, state) in self.states.iter().enumerate() {
+                    let holds = match state {
+                        State::End => c.is_none(),
+                        State::One(test, next) => {
+                            c.is_some_and(|c| after[*next] && test.fits(at, c))
+                        }
+                        State::Run(next) => {
+                            here[*next] || c.is_some_and(|c| after[index] && not_leading_dot(at, c))
+                        }
+                        State::Either(ways) => ways.iter().any(|way| here[*way]),
+                        State::Unless(refused, next) => !here[*refused] && here[*next],
+                    };
+                    changed |= holds != here[index];
+                    here[index] = holds;
+                }
+                if !changed {
+                    break;
+                }
+            }
+            std::mem::swap(&mut here, &mut after);
+        }
+        after[self.entry]
     }
-    out
 }
 
 fn not_leading_dot(at: usize, c: char) -> bool {
     at > 0 || c != '.'
 }
 
-fn parse(text: &[char], depth: usize) -> Vec<Node> {
+fn parse(text: &[char], depth: usize) -> Result<Vec<Node>, TooLarge> {
+    if depth > MAX_DEPTH {
+        return Err(TooLarge);
+    }
     let mut nodes = Vec::new();
     let mut at = 0;
     while at < text.len() {
@@ -177,9 +243,12 @@ fn parse(text: &[char], depth: usize) -> Vec<Node> {
         };
         if let Some(kind) = kind
             && text.get(at + 1) == Some(&'(')
-            && depth < MAX_DEPTH
-            && let Some((choices, end)) = parse_choices(text, at + 2, depth + 1)
+            && let Some((choices, end)) = parse_choices(text, at + 2, depth + 1)?
         {
+            // What is negated must not depend on itself.
+            if depth > 0 && kind == Ext::Not {
+                return Err(TooLarge);
+            }
             nodes.push(Node::Ext { kind, choices });
             at = end;
             continue;
@@ -203,11 +272,13 @@ fn parse(text: &[char], depth: usize) -> Vec<Node> {
         }
         at += 1;
     }
-    nodes
+    Ok(nodes)
 }
 
+type Choices = (Vec<Vec<Node>>, usize);
+
 /// The choices of an extglob whose `(` ends before `start`, and where it ends.
-fn parse_choices(text: &[char], start: usize, depth: usize) -> Option<(Vec<Vec<Node>>, usize)> {
+fn parse_choices(text: &[char], start: usize, depth: usize) -> Result<Option<Choices>, TooLarge> {
     let mut choices = Vec::new();
     let mut from = start;
     let mut open = 0usize;
@@ -216,17 +287,17 @@ fn parse_choices(text: &[char], start: usize, depth: usize) -> Option<(Vec<Vec<N
             '(' => open += 1,
             ')' if open > 0 => open -= 1,
             ')' => {
-                choices.push(parse(&text[from..at], depth));
-                return Some((choices, at + 1));
+                choices.push(parse(&text[from..at], depth)?);
+                return Ok(Some((choices, at + 1)));
             }
             '|' if open == 0 => {
-                choices.push(parse(&text[from..at], depth));
+                choices.push(parse(&text[from..at], depth)?);
                 from = at + 1;
             }
             _ => {}
         }
     }
-    None
+    Ok(None)
 }
 
 fn parse_class(text: &[char], start: usize) -> Option<(Node, usize)> {
@@ -265,9 +336,6 @@ fn parse_class(text: &[char], start: usize) -> Option<(Node, usize)> {
         }
     }
 }
-
-/// Whether a character belongs to a named class.
-type CharTest = fn(char) -> bool;
 
 /// `[:name:]` at `at`, and where it ends.
 fn parse_named(text: &[char], at: usize) -> Option<(CharTest, usize)> {

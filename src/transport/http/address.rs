@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The port when none is given.
-pub const DEFAULT_PORT: u16 = 8284;
+pub const DEFAULT_PORT: u16 = 8080;
 
 /// Where the health endpoints listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +116,8 @@ mod tests {
     fn settings_become_addresses() {
         let at = |text: &str| HealthAddress::At(text.parse().unwrap());
         for (address, port, expected) in [
-            (None, None, at("127.0.0.1:8284")),
-            (Some(" "), Some(""), at("127.0.0.1:8284")),
+            (None, None, at("127.0.0.1:8080")),
+            (Some(" "), Some(""), at("127.0.0.1:8080")),
             (None, Some("8080"), HealthAddress::Everywhere(8080)),
             (Some("off"), Some("8080"), HealthAddress::Off),
             (Some("9000"), Some("8080"), at("127.0.0.1:9000")),
