@@ -27,3 +27,37 @@ pub static SETTINGS: &[u8; 71] =
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[cfg(all(test, target_env = "musl"))]
+mod tests {
+    use std::fs;
+
+    fn resident_kib() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.unwrap().trim_end_matches("kB").trim().parse().unwrap()
+    }
+
+    #[test]
+    fn a_spike_is_given_back_by_the_background_thread() {
+        let names = fs::read_dir("/proc/self/task").unwrap();
+        let names =
+            names.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap());
+        assert!(
+            names
+                .into_iter()
+                .any(|name| name.trim() == "jemalloc_bg_thd"),
+            "the settings were not read"
+        );
+        let before = resident_kib();
+        let spike: Vec<Vec<u8>> = (0..1000).map(|n| vec![n as u8; 100_000]).collect();
+        assert!(resident_kib() > before + 90_000);
+        drop(spike);
+        // The allocator works on its own clock; polling is the only way to see it.
+        let returned = (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            resident_kib() < before + 10_000
+        });
+        assert!(returned, "{} KiB are still held", resident_kib());
+    }
+}
