@@ -1,7 +1,5 @@
 //! The documents say what the code says.
 
-#![expect(clippy::panic, reason = "a test fails by it")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
