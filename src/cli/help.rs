@@ -9,6 +9,7 @@ Commands:
   server        Connect this machine to Letta and run agents' tools here
   login         Sign in to Letta Cloud and save the login
   logout        Sign out and forget the saved login
+  permissions   Say what the permission rules would do with a tool call
   healthcheck   Ask a running server on this machine how it is
   version       Print the protocol version and the version of this program
 

@@ -12,6 +12,7 @@ mod help;
 pub mod init;
 mod login;
 pub mod notify;
+pub mod permissions;
 mod server;
 
 use std::ffi::OsString;
@@ -42,6 +43,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Some("server" | "remote") => server::main(rest),
         Some("login") => login::log_in(),
         Some("logout") => login::log_out(),
+        Some("permissions") => permissions::run(pico_args::Arguments::from_vec(rest)),
         Some("healthcheck") => check_health(&rest),
         Some("version" | "--version" | "-V") => {
             println!(

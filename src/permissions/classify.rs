@@ -1,29 +1,216 @@
-//! What a batch of calls does with decisions (05 §12).
+//! What a batch does with decisions (05 §12): checks before a decision, what
+//! goes to a human, and the text that the model gets for a denial.
+
+use serde_json::{Map, Value};
 
 use super::pipeline::{Decision, Verdict};
+use super::suggestion::Suggestion;
 
-/// The verdict that counts: some tools are for humans to answer, in every mode.
-pub fn effective(tool: &str, verdict: Verdict) -> Verdict {
-    match (tool, verdict) {
-        ("AskUserQuestion" | "ExitPlanMode", Verdict::Allow) => Verdict::Ask,
-        _ => verdict,
+/// The reason of a denial by a client that gave none.
+pub const DENIED_BY_CLIENT: &str = "Denied via WebSocket";
+/// The reason for a call without a tool name.
+pub const MISSING_NAME: &str = "Tool call incomplete - missing name";
+
+/// The arguments of a call as the model wrote them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arguments {
+    /// The object; empty when there was none.
+    pub object: Map<String, Value>,
+    /// The text was not blank and yet no JSON object.
+    pub unparseable: bool,
+}
+
+impl Arguments {
+    /// Reads the `arguments` text of a tool call. Blank text is an empty object.
+    pub fn parse(text: &str) -> Self {
+        if text.trim().is_empty() {
+            return Self {
+                object: Map::new(),
+                unparseable: false,
+            };
+        }
+        match serde_json::from_str(text) {
+            Ok(Value::Object(object)) => Self {
+                object,
+                unparseable: false,
+            },
+            _ => Self {
+                object: Map::new(),
+                unparseable: true,
+            },
+        }
+    }
+
+    /// The denial for `required` arguments that are missing or null, if any are.
+    pub fn missing<'r>(
+        &self,
+        tool: &str,
+        required: impl IntoIterator<Item = &'r str>,
+    ) -> Option<String> {
+        let missing: Vec<&str> = required
+            .into_iter()
+            .filter(|key| self.object.get(*key).is_none_or(Value::is_null))
+            .collect();
+        if missing.is_empty() {
+            return None;
+        }
+        let plural = if missing.len() == 1 { "" } else { "s" };
+        let received: Vec<&str> = self.object.keys().map(String::as_str).collect();
+        let mut text = format!(
+            "{tool} tool missing required parameter{plural}: {}. Received parameters: {}",
+            missing.join(", "),
+            if received.is_empty() {
+                "(none)".to_owned()
+            } else {
+                received.join(", ")
+            }
+        );
+        if self.unparseable {
+            text.push_str(
+                ". The arguments were not a JSON object; send the whole call again as valid JSON.",
+            );
+        } else if self.object.is_empty() {
+            text.push_str(
+                ". The arguments were empty; send the whole call again with all of them.",
+            );
+        }
+        Some(text)
     }
 }
 
-/// What the model reads of a denial.
+/// What becomes of one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// It runs.
+    Run,
+    /// It is answered with this reason.
+    Deny(String),
+    /// A `control_request` goes out.
+    Ask {
+        /// Offered beside yes and no.
+        suggestion: Option<Suggestion>,
+    },
+}
+
+/// Tools that are themselves a question to a human.
+pub fn always_needs_human(tool: &str) -> bool {
+    matches!(tool, "AskUserQuestion" | "ExitPlanMode")
+}
+
+/// Whether PermissionRequest hooks may answer for the human (05 §1, §15.4).
+pub fn hooks_may_decide(decision: &Decision) -> bool {
+    decision.verdict == Verdict::Ask
+}
+
+/// Turns a decision, after hooks, into what happens. Questions about plan mode
+/// carry no suggestion (05 §2.5). `suggest` is asked only where a call that
+/// would run must go to a human all the same.
+pub fn dispose(
+    tool: &str,
+    decision: Decision,
+    suggest: impl FnOnce() -> Option<Suggestion>,
+) -> Disposition {
+    match decision.verdict {
+        Verdict::Deny => Disposition::Deny(denial_text(&decision)),
+        Verdict::Allow if always_needs_human(tool) => Disposition::Ask {
+            suggestion: suggest(),
+        },
+        Verdict::Allow => Disposition::Run,
+        Verdict::Ask | Verdict::AlwaysAsk => Disposition::Ask {
+            suggestion: decision.suggestion,
+        },
+    }
+}
+
+/// What the model is told about a denial (05 §12).
 pub fn denial_text(decision: &Decision) -> String {
-    let generic = [
-        "Matched deny rule",
-        "Matched --disallowedTools flag",
-        "Matched ask rule",
-    ];
-    let reason = decision.reason.trim();
-    match &decision.matched_rule {
-        Some(rule) if generic.contains(&reason) || reason.is_empty() => {
-            format!("Permission denied by rule: {rule}")
+    let rule = decision.matched_rule.as_deref();
+    let reason = decision.reason.as_str();
+    let by_rule = |rule: &str| format!("Permission denied by rule: {rule}");
+    match (reason, rule) {
+        (
+            "Matched deny rule" | "Matched --disallowedTools flag" | "Matched ask rule",
+            Some(rule),
+        ) => by_rule(rule),
+        ("", Some(rule)) => by_rule(rule),
+        ("", None) => "Permission denied: Unknown reason".to_owned(),
+        _ if reason
+            .get(..17)
+            .is_some_and(|start| start.eq_ignore_ascii_case("permission denied")) =>
+        {
+            reason.to_owned()
         }
-        _ if reason.to_ascii_lowercase().starts_with("permission denied") => reason.to_owned(),
-        _ if reason.is_empty() => String::from("Permission denied: Unknown reason"),
         _ => format!("Permission denied: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_are_no_object_are_told_apart_from_blank_ones() {
+        assert!(!Arguments::parse(" ").unparseable);
+        assert!(Arguments::parse("[1]").unparseable);
+        assert!(Arguments::parse("{\"a\":").unparseable);
+        assert_eq!(Arguments::parse("{\"a\":1}").object.len(), 1);
+    }
+
+    #[test]
+    fn a_missing_argument_is_named_with_what_came() {
+        let args = Arguments::parse(r#"{"x": 1, "y": null}"#);
+        assert_eq!(
+            args.missing("Read", ["y", "z"]).unwrap(),
+            "Read tool missing required parameters: y, z. Received parameters: x, y"
+        );
+        assert_eq!(args.missing("Read", ["x"]), None);
+        let broken = Arguments::parse("{").missing("Read", ["x"]).unwrap();
+        assert!(broken.starts_with("Read tool missing required parameter: x."));
+        assert!(broken.contains("valid JSON"));
+    }
+
+    #[test]
+    fn denials_name_the_rule_or_the_reason() {
+        for (rule, reason, text) in [
+            (
+                Some("Bash(rm:*)"),
+                "Matched deny rule",
+                "Permission denied by rule: Bash(rm:*)",
+            ),
+            (
+                Some("Bash(x) (CLI)"),
+                "Matched --disallowedTools flag",
+                "Permission denied by rule: Bash(x) (CLI)",
+            ),
+            (Some("r"), "", "Permission denied by rule: r"),
+            (None, "", "Permission denied: Unknown reason"),
+            (
+                Some("cross-agent guard"),
+                "permission Denied by x",
+                "permission Denied by x",
+            ),
+            (
+                Some("PermissionRequest hook"),
+                "no",
+                "Permission denied: no",
+            ),
+        ] {
+            let decision = Decision::new(Verdict::Deny, rule, reason);
+            assert_eq!(denial_text(&decision), text);
+        }
+    }
+
+    #[test]
+    fn questions_go_to_a_human_in_every_mode() {
+        let allow = || Decision::new(Verdict::Allow, Some("unrestricted mode"), "x");
+        assert_eq!(dispose("Read", allow(), || None), Disposition::Run);
+        for tool in ["AskUserQuestion", "ExitPlanMode"] {
+            assert_eq!(
+                dispose(tool, allow(), || None),
+                Disposition::Ask { suggestion: None }
+            );
+        }
+        let ask = Decision::new(Verdict::AlwaysAsk, None, "x");
+        assert!(!hooks_may_decide(&ask));
     }
 }

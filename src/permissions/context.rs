@@ -2,6 +2,7 @@
 //! the conversation works, whose memory is whose, which files hold secrets, and
 //! the few facts about the disk (05 §1, §13).
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::path;
@@ -125,6 +126,8 @@ pub struct Context<'a> {
     pub credentials: Vec<String>,
     /// `$XDG_CONFIG_HOME`, absolute: the legacy settings live below it.
     pub config_home: String,
+    /// Variables that children get and commands may name, `MEMORY_DIR` for one.
+    pub variables: HashMap<String, String>,
     /// The disk.
     pub disk: &'a dyn Disk,
 }
@@ -141,6 +144,7 @@ impl<'a> Context<'a> {
             workspace: None,
             credentials: Vec::new(),
             config_home: format!("{home}/.config"),
+            variables: HashMap::new(),
             disk,
         }
     }

@@ -130,6 +130,12 @@ pub(super) fn is_quiet_tool(name: &str) -> bool {
     )
 }
 
+/// The tools whose `input` is a patch that names its own files. The reference
+/// forgot `apply_patch`; guards here do not.
+pub(super) fn is_patch_tool(name: &str) -> bool {
+    matches!(name, "ApplyPatch" | "apply_patch" | "memory_apply_patch")
+}
+
 impl<'a> Request<'a> {
     /// The kind that rules and defaults use: a `Monitor` with a command is a shell.
     pub fn family(&self) -> Family {

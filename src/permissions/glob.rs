@@ -142,6 +142,8 @@ mod tests {
         for (pattern, path, expected) in [
             ("*", "a", true),
             ("*", ".a", false),
+            ("*.env", ".env", false),
+            ("[.]env", ".env", true),
             ("src/*", "src/a", true),
             ("src/*", "src/a/b", false),
             ("src/?a", "src/.a", false),

@@ -1,217 +1,225 @@
-//! Guards that come before every rule (05 §13): other agents' memory, the
-//! files with credentials, the settings that hold rules.
+//! Guards come before every rule: the workspace sandbox, other agents' memory,
+//! credential files. One more stands before everything that could allow: files
+//! that hold rules and hooks (05 §13, 00 §6, §7).
 
-use super::context::Context;
-use super::family::{Family, Request};
+use super::context::{Context, Workspace};
+use super::family::{Family, Request, is_patch_tool};
 use super::path;
-use super::pipeline::{Decision, Verdict};
-use crate::protocol::PermissionMode;
 
-/// Stage 2 and the credential guard.
-pub(super) fn guard(
-    request: &Request<'_>,
-    mode: PermissionMode,
-    context: &Context<'_>,
-) -> Option<Decision> {
-    if request.family() == Family::Bash || request.is_monitor_command() {
-        return None;
-    }
-    let targets = targets(request, context);
-    if !context.memory_guard_off
-        && let Some(denied) = foreign_memory(request, &targets, context)
-    {
-        return Some(denied);
-    }
-    if mode == PermissionMode::Unrestricted {
-        return None;
-    }
-    if let Some(target) = targets.iter().find(|target| context.is_credential(target)) {
-        return Some(Decision::new(
-            Verdict::Deny,
-            Some("credential guard"),
-            format!("Permission denied by credential guard: {target}"),
-        ));
-    }
-    // Where another variable leads is known only when the tool runs: a human looks first.
-    let opaque = matches!(
-        request.family(),
-        Family::Read | Family::Write | Family::Edit
-    ) && targets.iter().any(|target| target.contains('$'));
-    (opaque && !context.credentials.is_empty()).then(|| {
-        Decision::new(
-            Verdict::Ask,
-            Some("credential guard"),
-            "The path holds a variable, so where it leads is not known yet",
-        )
-    })
+/// Why a guard stopped a call.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    pub(super) guard: &'static str,
+    pub(super) reason: String,
 }
 
-/// The absolute paths that a call is about.
-fn targets(request: &Request<'_>, context: &Context<'_>) -> Vec<String> {
-    let mut paths: Vec<&str> = request.patch_targets();
-    paths.extend(request.path());
-    if request.family().is_search() || request.family() == Family::ListDir {
-        paths.extend(request.text("pattern"));
+/// The paths that a call names, as written.
+fn targets<'a>(request: &Request<'a>) -> Vec<&'a str> {
+    if is_patch_tool(request.tool) {
+        return request.patch_targets();
     }
-    let mut targets: Vec<String> = Vec::new();
-    for path in paths {
-        // File tools expand variables; of those only this one is known here.
-        let path = expand_home_anywhere(path, &context.home);
-        let lexical = context.resolve_expanded(&path);
+    request.path().into_iter().collect()
+}
+
+/// The pattern of a search, where it is a path of its own.
+fn pattern<'a>(request: &Request<'a>) -> Option<&'a str> {
+    Family::of(request.tool)
+        .is_search()
+        .then(|| request.text("pattern"))
+        .flatten()
+        .filter(|pattern| !pattern.is_empty())
+}
+
+/// Stage 1: nothing leaves the workspace. Shells are confined by the kernel.
+pub(super) fn workspace(request: &Request<'_>, context: &Context<'_>) -> Option<Stopped> {
+    let Workspace {
+        root,
+        isolation_root,
+    } = context.workspace.as_ref()?;
+    let family = request.family();
+    if family == Family::Bash {
+        return None;
+    }
+    let writes = matches!(family, Family::Write | Family::Edit) || is_patch_tool(request.tool);
+    let mut all = targets(request);
+    all.extend(pattern(request).filter(|pattern| pattern.starts_with('/')));
+    for target in all {
+        let lexical = context.resolve(target);
         let real = context.disk.real_path(&lexical);
-        if real != lexical {
-            targets.push(real);
+        let stopped = [&lexical, &real].into_iter().any(|path| {
+            let peer = path::inside(path, isolation_root)
+                || family.is_search() && path != "/" && path::inside(isolation_root, path);
+            (writes || peer) && !path::inside(path, root)
+        });
+        if stopped {
+            return Some(Stopped {
+                guard: "workspace sandbox",
+                reason: format!("Permission denied by workspace sandbox: {real} is outside {root}"),
+            });
         }
-        targets.push(lexical);
     }
-    targets
+    None
 }
 
-/// Replaces `${HOME}`, and `$HOME` where no longer name begins, in any place.
-fn expand_home_anywhere(path: &str, home: &str) -> String {
-    let mut pieces = path.split("$HOME");
-    let mut out = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let longer = piece.starts_with(|c: char| c.is_alphanumeric() || c == '_');
-        out.push_str(if longer { "$HOME" } else { home });
-        out.push_str(piece);
-    }
-    out.replace("${HOME}", home)
-}
+/// The id in reasons for a path that covers several agents.
+const UNRESOLVED: &str = "<unresolved>";
 
-/// A path in another agent's memory (05 §13.2).
-fn foreign_memory(
-    request: &Request<'_>,
-    targets: &[String],
-    context: &Context<'_>,
-) -> Option<Decision> {
+/// Stage 2: an agent's memory is its own.
+pub(super) fn cross_agent(request: &Request<'_>, context: &Context<'_>) -> Option<Stopped> {
+    let family = request.family();
+    if context.memory_guard_off || family == Family::Bash {
+        return None;
+    }
     let trees = [
         format!("{}/.letta/agents", context.home),
         format!("{}/memfs", context.local_backend),
     ];
-    let searches = request.family().is_search() || request.family() == Family::ListDir;
-    let mut foreign: Vec<String> = Vec::new();
-    for target in targets {
+    let mut all = targets(request);
+    all.extend(pattern(request));
+    let mut strangers: Vec<String> = Vec::new();
+    for target in all {
+        let lexical = context.resolve_expanded(target);
+        let real = context.disk.real_path(&lexical);
         for tree in &trees {
-            let id = if target == tree || (searches && path::inside(tree, target)) {
-                String::from("<unresolved>")
-            } else if let Some(below) = path::below(target, tree) {
-                below.split('/').next().unwrap_or_default().to_owned()
-            } else {
-                continue;
-            };
-            if !context.agents.iter().any(|own| own == id) && !foreign.contains(&id) {
-                foreign.push(id);
+            let real_tree = context.disk.real_path(tree);
+            for (path, tree) in [(&lexical, tree), (&real, &real_tree)] {
+                let Some(id) = owner(path, tree, family.is_search()) else {
+                    continue;
+                };
+                let own = context.agents.iter().any(|own| own == id);
+                if !own && !strangers.iter().any(|known| known == id) {
+                    strangers.push(id.to_owned());
+                }
             }
         }
     }
-    if foreign.is_empty() {
+    if strangers.is_empty() {
         return None;
     }
-    let own: Vec<&str> = context.agents.iter().collect();
-    let own = if own.is_empty() {
-        String::from("(none)")
+    let allowed: Vec<&str> = context.agents.iter().collect();
+    let allowed = if allowed.is_empty() {
+        "(none)".to_owned()
     } else {
-        own.join(", ")
+        allowed.join(", ")
     };
-    Some(Decision::new(
-        Verdict::Deny,
-        Some("cross-agent guard"),
-        format!(
-            "Permission denied by cross-agent memory guard ({}). Allowed: {own}. Pass --disable-memory-guard from the parent agent process to opt in; subagents cannot disable this guard.",
-            foreign.join(", ")
+    Some(Stopped {
+        guard: "cross-agent guard",
+        reason: format!(
+            "Permission denied by cross-agent memory guard ({}). Allowed: {allowed}. Pass \
+             --disable-memory-guard from the parent agent process to opt in; subagents cannot \
+             disable this guard.",
+            strangers.join(", ")
         ),
-    ))
+    })
 }
 
-/// Whether a file tool would change a settings file that holds rules or hooks (00 §7).
-pub(super) fn writes_settings(request: &Request<'_>, context: &Context<'_>) -> bool {
-    let writes = matches!(request.family(), Family::Write | Family::Edit)
-        || !request.patch_targets().is_empty();
-    writes
-        && targets(request, context).iter().any(|target| {
-            let in_letta = path::file_name(path::parent(target)) == ".letta";
-            let name = path::file_name(target);
-            (in_letta && name.starts_with("settings") && name.ends_with(".json"))
-                || *target == format!("{}/letta/settings.json", context.config_home)
+/// The agent that `path` belongs to in `tree`, if it touches the tree at all.
+fn owner<'p>(path: &'p str, tree: &str, search: bool) -> Option<&'p str> {
+    match path::below(path, tree) {
+        Some("") => Some(UNRESOLVED),
+        Some(rest) => rest.split('/').next(),
+        None => (search && path::inside(tree, path)).then_some(UNRESOLVED),
+    }
+}
+
+/// After stage 2, outside `unrestricted`: no tool but a shell opens credentials.
+pub(super) fn credentials(request: &Request<'_>, context: &Context<'_>) -> Option<Stopped> {
+    if context.credentials.is_empty() || request.family() == Family::Bash {
+        return None;
+    }
+    let mut all = targets(request);
+    // A search pattern can name one too; a directory above stays searchable.
+    all.extend(pattern(request).filter(|_| Family::of(request.tool) != Family::Grep));
+    all.into_iter().find_map(|target| {
+        let path = context.resolve_expanded(target);
+        context.is_credential(&path).then(|| Stopped {
+            guard: "credential guard",
+            reason: format!("Permission denied by credential guard: {path}"),
         })
+    })
 }
 
-/// Stage 12: the published test, a plain prefix of text (05 §6), made separator aware.
-pub(super) fn in_working_directory(
-    request: &Request<'_>,
-    context: &Context<'_>,
-    additional: &[String],
-) -> bool {
-    let Some(path) = request.path() else {
+/// Whether the call could write a file that holds rules or hooks.
+pub(super) fn writes_settings(request: &Request<'_>, context: &Context<'_>) -> bool {
+    let family = request.family();
+    if family == Family::Bash || family.is_reader() || request.tool == "ViewImage" {
         return false;
-    };
-    let absolute = context.resolve(path);
-    path::inside(&absolute, &context.cwd)
-        || additional
-            .iter()
-            .any(|root| path::inside(&absolute, &context.resolve(root)))
+    }
+    targets(request).into_iter().any(|target| {
+        let lexical = context.resolve_expanded(target);
+        let real = context.disk.real_path(&lexical);
+        [&lexical, &real]
+            .into_iter()
+            .any(|path| is_settings(path, context))
+    })
+}
+
+fn is_settings(path: &str, context: &Context<'_>) -> bool {
+    // Letter case is no difference on some file systems.
+    let path = path.to_lowercase();
+    let dir = path::parent(&path);
+    let name = path::file_name(&path);
+    let settings = name.starts_with("settings") && name.ends_with(".json");
+    let home = format!("{}/letta", context.config_home).to_lowercase();
+    settings && (path::file_name(dir) == ".letta" || dir == home)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Context, LexicalDisk};
     use super::*;
+    use crate::permissions::Disk;
     use serde_json::json;
 
-    fn judge(tool: &str, path: &str, mode: PermissionMode) -> Option<Verdict> {
-        let disk = LexicalDisk;
-        let mut context = Context::new("/srv/app", "/home/u", &disk);
-        context.agents.agent = Some("agent-1".into());
-        context.credentials = vec!["/home/u/.letta/settings.json".into()];
-        let args = json!({ "file_path": path });
-        let request = Request {
-            tool,
-            args: args.as_object().unwrap(),
-        };
-        guard(&request, mode, &context).map(|decision| decision.verdict)
-    }
+    /// `/link` leads to another place.
+    struct Linked(&'static str, &'static str);
 
-    #[test]
-    fn credential_files_are_closed_however_they_are_spelled() {
-        for path in [
-            "/home/u/.letta/settings.json",
-            "~/.letta/settings.json",
-            "$HOME/.letta/settings.json",
-            "${HOME}/.letta/./settings.json",
-            "../../home/u/.letta/settings.json",
-        ] {
-            assert_eq!(
-                judge("Read", path, PermissionMode::Standard),
-                Some(Verdict::Deny),
-                "{path}"
-            );
-            assert_eq!(
-                judge("Read", path, PermissionMode::Unrestricted),
-                None,
-                "{path}"
-            );
+    impl Disk for Linked {
+        fn real_path(&self, path: &str) -> String {
+            match path::below(path, self.0) {
+                Some("") => self.1.to_owned(),
+                Some(rest) => format!("{}/{rest}", self.1),
+                None => path.to_owned(),
+            }
         }
-        assert_eq!(
-            judge("Read", "$X/settings.json", PermissionMode::Standard),
-            Some(Verdict::Ask)
-        );
-        assert_eq!(
-            judge("Read", "$HOMES/x", PermissionMode::Standard),
-            Some(Verdict::Ask),
-            "another variable"
-        );
-        assert_eq!(judge("Read", "/srv/app/a", PermissionMode::Standard), None);
+
+        fn exists(&self, _: &str) -> bool {
+            true
+        }
     }
 
     #[test]
-    fn the_memory_of_another_agent_is_closed_in_every_mode() {
-        let other = "$HOME/.letta/agents/agent-2/memory/x.md";
-        assert_eq!(
-            judge("Read", other, PermissionMode::Unrestricted),
-            Some(Verdict::Deny)
-        );
-        let own = "~/.letta/agents/agent-1/memory/x.md";
-        assert_eq!(judge("Write", own, PermissionMode::Unrestricted), None);
+    fn links_do_not_lead_around_the_guards() {
+        let args = json!({"file_path": "link/a.md"});
+        let args = args.as_object().unwrap();
+        let request = Request { tool: "Read", args };
+        let disk = Linked("/srv/app/link", "/home/t/.letta/agents/agent-2");
+        let context = Context::new("/srv/app", "/home/t", &disk);
+        assert!(cross_agent(&request, &context).is_some());
+
+        let disk = Linked("/srv/app/link/a.md", "/home/t/.letta/settings.json");
+        let mut context = Context::new("/srv/app", "/home/t", &disk);
+        context.credentials = vec!["/home/t/.letta/settings.json".into()];
+        assert!(credentials(&request, &context).is_some());
+        assert!(!writes_settings(&request, &context));
+        let write = Request {
+            tool: "Write",
+            args,
+        };
+        assert!(writes_settings(&write, &context));
+    }
+
+    #[test]
+    fn files_with_rules_are_known_by_place_and_name() {
+        let context = Context::new("/srv/app", "/home/t", &crate::permissions::LexicalDisk);
+        for path in [
+            "/srv/app/.letta/settings.json",
+            "/srv/app/.letta/settings.local.json",
+            "/other/.LETTA/Settings.json",
+            "/home/t/.config/letta/settings.json",
+        ] {
+            assert!(is_settings(path, &context), "{path}");
+        }
+        assert!(!is_settings("/srv/app/settings.json", &context));
+        assert!(!is_settings("/srv/app/.letta/notes.json", &context));
     }
 }

@@ -8,8 +8,9 @@
 //!
 //! Reading order: [`pipeline`] (the stages), [`family`] (kinds of tools),
 //! [`rules`], [`glob`], [`shell`], [`guards`], [`plan`], [`suggestion`],
-//! [`classify`] (what a batch does with decisions).
+//! [`classify`] (what a batch does with decisions), [`preview`].
 
+pub mod case;
 pub mod classify;
 pub mod context;
 pub mod family;
@@ -18,15 +19,16 @@ mod guards;
 mod path;
 mod pipeline;
 mod plan;
+pub mod preview;
 pub mod rules;
 mod shell;
 pub mod suggestion;
 
-#[cfg(test)]
-mod cases;
-
 pub use context::{AgentIds, Context, Disk, LexicalDisk, RealDisk, Workspace};
 pub use family::Request;
 pub use pipeline::{Decision, ModeState, Verdict, decide};
-pub use rules::{LaunchRules, RuleList, Rules, SessionRules};
+pub use rules::{LaunchRules, RuleList, Rules, SessionRules, settings_files};
 pub use suggestion::{Scope as RuleScope, Suggestion, suggest};
+
+#[cfg(test)]
+mod tests;

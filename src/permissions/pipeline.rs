@@ -1,201 +1,279 @@
-//! The stages of a decision, in order; the first that speaks decides (05 §1).
-
-use std::path::PathBuf;
+//! The stages of a decision, first hit wins (05 §1).
 
 use super::context::Context;
 use super::family::{Family, Request, is_edit_tool, is_quiet_tool};
-use super::guards;
+use super::guards::{self, Stopped};
+use super::path;
 use super::plan;
 use super::rules::{Intent, Rule, Rules, Subject};
-use super::shell;
+use super::suggestion::{Suggestion, suggest_for};
 use crate::protocol::PermissionMode;
 
-/// May the call run?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What may happen to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Yes.
+    /// It runs.
     Allow,
-    /// No.
+    /// It does not run; the reason goes to the model.
     Deny,
-    /// A human decides.
+    /// A hook or a human decides.
     Ask,
-    /// A human decides, whatever else would allow it.
+    /// A human decides: hooks and modes have no say.
     AlwaysAsk,
+}
+
+impl Verdict {
+    /// The name in hooks and in `letta permissions`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Ask => "ask",
+            Self::AlwaysAsk => "alwaysAsk",
+        }
+    }
+
+    /// Whether the call goes to the client.
+    pub fn asks(self) -> bool {
+        matches!(self, Self::Ask | Self::AlwaysAsk)
+    }
 }
 
 /// The mode of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModeState {
-    /// The mode.
+    /// The mode itself.
     pub mode: PermissionMode,
-    /// In plan mode: the file that the plan goes to.
-    pub plan_file: Option<PathBuf>,
+    /// In plan mode: the absolute path of the plan file.
+    pub plan_file: Option<String>,
+    /// In plan mode: where `ExitPlanMode` leads back to.
+    pub mode_before_plan: Option<PermissionMode>,
 }
 
-/// A verdict and what led to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// The rule or stage that decided.
-    pub matched_rule: Option<String>,
-    /// Why.
-    pub reason: String,
-}
-
-impl Decision {
-    pub(super) fn new(verdict: Verdict, rule: Option<&str>, reason: impl Into<String>) -> Self {
+impl From<PermissionMode> for ModeState {
+    fn from(mode: PermissionMode) -> Self {
         Self {
-            verdict,
-            matched_rule: rule.map(String::from),
-            reason: reason.into(),
+            mode,
+            plan_file: None,
+            mode_before_plan: None,
         }
     }
 }
 
-/// Decides about one call.
+/// What was decided and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The verdict, before hooks and before [`super::classify`].
+    pub verdict: Verdict,
+    /// The rule, guard or mode that decided, if one did.
+    pub matched_rule: Option<String>,
+    /// Why, in words.
+    pub reason: String,
+    /// For calls that go to the client: what to offer beside yes and no.
+    pub suggestion: Option<Suggestion>,
+}
+
+impl Decision {
+    pub(super) fn new(
+        verdict: Verdict,
+        matched_rule: Option<&str>,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self {
+            verdict,
+            matched_rule: matched_rule.map(str::to_owned),
+            reason: reason.into(),
+            suggestion: None,
+        }
+    }
+
+    fn stopped(by: Stopped) -> Self {
+        Self::new(Verdict::Deny, Some(by.guard), by.reason)
+    }
+}
+
+/// Decides one call. Pure but for the questions it puts to `context.disk`; time
+/// linear in the size of the call, times the number of rules.
 pub fn decide(
     request: &Request<'_>,
     rules: &Rules,
     mode: &ModeState,
     context: &Context<'_>,
 ) -> Decision {
-    guards::guard(request, mode.mode, context)
-        .or_else(|| restrictions(request, rules, context))
-        .or_else(|| by_mode(request, mode, context))
-        .or_else(|| permissions(request, rules, mode.mode, context))
-        .unwrap_or_else(|| default_decision(request, mode.mode))
+    let subject = Subject::new(request, context, rules.settings.additional_directories());
+    let mut decision = verdict(request, &subject, rules, mode, context);
+    let guarded = decision.matched_rule.as_deref() == Some(SETTINGS_GUARD);
+    if decision.verdict.asks() && !guarded {
+        decision.suggestion = suggest_for(request, subject.shell.as_ref(), context);
+    }
+    decision
 }
 
-/// Stages 3–6: what forbids or always asks.
-fn restrictions(request: &Request<'_>, rules: &Rules, context: &Context<'_>) -> Option<Decision> {
-    let subject = Subject::new(request, context);
-    let find = |list: &[Rule]| {
+/// The matched rule of questions about files that hold rules or hooks.
+const SETTINGS_GUARD: &str = "settings guard";
+
+fn verdict(
+    request: &Request<'_>,
+    subject: &Subject<'_>,
+    rules: &Rules,
+    mode: &ModeState,
+    context: &Context<'_>,
+) -> Decision {
+    let settings = &*rules.settings;
+    let restricted = |list: &[Rule]| {
         subject
             .find(list, Intent::Restrict)
-            .map(|r| r.text().to_owned())
+            .map(|rule| rule.text().to_owned())
     };
-    if let Some(rule) = find(&rules.settings.deny) {
-        return Some(Decision::new(
-            Verdict::Deny,
-            Some(&rule),
-            "Matched deny rule",
-        ));
-    }
-    if let Some(rule) = find(&rules.launch.disallowed) {
-        let rule = format!("{rule} (CLI)");
-        return Some(Decision::new(
-            Verdict::Deny,
-            Some(&rule),
-            "Matched --disallowedTools flag",
-        ));
-    }
-    if let Some(rule) = find(&rules.session.always_ask) {
-        let rule = format!("{rule} (session)");
-        return Some(Decision::new(
-            Verdict::AlwaysAsk,
-            Some(&rule),
-            "Matched alwaysAsk rule",
-        ));
-    }
-    find(&rules.settings.always_ask)
-        .map(|rule| Decision::new(Verdict::AlwaysAsk, Some(&rule), "Matched alwaysAsk rule"))
-}
-
-/// Stage 7: what the mode alone decides.
-fn by_mode(request: &Request<'_>, mode: &ModeState, context: &Context<'_>) -> Option<Decision> {
-    match mode.mode {
-        PermissionMode::Unrestricted => Some(mode_allows("unrestricted")),
-        PermissionMode::Plan => Some(plan::decide(request, mode, context)),
-        _ if guards::writes_settings(request, context) => Some(Decision::new(
-            Verdict::Ask,
-            Some("settings guard"),
-            "A settings file with rules or hooks is changed by people only",
-        )),
-        PermissionMode::AcceptEdits if is_edit_tool(request.tool) => {
-            Some(mode_allows("acceptEdits"))
-        }
-        _ => None,
-    }
-}
-
-fn mode_allows(mode: &str) -> Decision {
-    let rule = format!("{mode} mode");
-    Decision::new(
-        Verdict::Allow,
-        Some(&rule),
-        format!("Permission mode: {mode}"),
-    )
-}
-
-/// Stages 8–15.
-fn permissions(
-    request: &Request<'_>,
-    rules: &Rules,
-    mode: PermissionMode,
-    context: &Context<'_>,
-) -> Option<Decision> {
-    let subject = Subject::new(request, context);
-    let permit = |list: &[Rule]| {
+    let permitted = |list: &[Rule]| {
         subject
             .find(list, Intent::Permit)
-            .map(|r| r.text().to_owned())
+            .map(|rule| rule.text().to_owned())
     };
-    let allow = |rule: Option<&str>, reason: &str| Decision::new(Verdict::Allow, rule, reason);
-    if let Some(rule) = permit(&rules.launch.allowed) {
-        let rule = format!("{rule} (CLI)");
-        return Some(allow(Some(&rule), "Matched --allowedTools flag"));
+    let named = |verdict, rule: String, suffix: &str, reason: &str| {
+        Decision::new(verdict, Some(&format!("{rule}{suffix}")), reason)
+    };
+    let unrestricted = mode.mode == PermissionMode::Unrestricted;
+
+    // 1, 2: guards.
+    if let Some(stopped) = guards::workspace(request, context)
+        .or_else(|| guards::cross_agent(request, context))
+        .or_else(|| {
+            (!unrestricted)
+                .then(|| guards::credentials(request, context))
+                .flatten()
+        })
+    {
+        return Decision::stopped(stopped);
     }
-    if mode != PermissionMode::Strict {
-        if request.tool == "Skill" {
-            return Some(allow(None, "Skill tool is always allowed (read-only)"));
+    // 3–6: what holds back.
+    if let Some(rule) = restricted(&settings.deny) {
+        return named(Verdict::Deny, rule, "", "Matched deny rule");
+    }
+    if let Some(rule) = restricted(&rules.launch.disallowed) {
+        return named(
+            Verdict::Deny,
+            rule,
+            " (CLI)",
+            "Matched --disallowedTools flag",
+        );
+    }
+    if let Some(rule) = restricted(&rules.session.always_ask) {
+        return named(
+            Verdict::AlwaysAsk,
+            rule,
+            " (session)",
+            "Matched alwaysAsk rule",
+        );
+    }
+    if let Some(rule) = restricted(&settings.always_ask) {
+        return named(Verdict::AlwaysAsk, rule, "", "Matched alwaysAsk rule");
+    }
+    // 7: the mode.
+    match mode.mode {
+        PermissionMode::Plan => {
+            return plan::decide(request, subject.shell.as_ref(), mode, context);
         }
-        let additional = rules.settings.additional_directories();
-        if let Some(command) = request.command()
-            && request.family() == Family::Bash
-            && shell::is_read_only(&command, context, additional)
-        {
-            return Some(allow(None, "Read-only shell command"));
+        PermissionMode::Unrestricted => {
+            return Decision::new(
+                Verdict::Allow,
+                Some("unrestricted mode"),
+                "Permission mode: unrestricted",
+            );
         }
-        if request.family().is_reader()
-            && guards::in_working_directory(request, context, additional)
-        {
-            return Some(allow(None, "Within working directory"));
-        }
+        _ => {}
     }
-    if let Some(rule) = permit(&rules.session.allow) {
-        let rule = format!("{rule} (session)");
-        return Some(allow(Some(&rule), "Matched session allow rule"));
+    // A model must not grant itself rights: nothing below lets this pass.
+    let shell_writes = subject
+        .shell
+        .as_ref()
+        .is_some_and(|s| s.may_write_settings());
+    if shell_writes || guards::writes_settings(request, context) {
+        return Decision::new(
+            Verdict::AlwaysAsk,
+            Some(SETTINGS_GUARD),
+            "Files that hold permission rules or hooks are changed only with approval",
+        );
     }
-    if let Some(rule) = permit(&rules.settings.allow) {
-        return Some(allow(Some(&rule), "Matched allow rule"));
+    if mode.mode == PermissionMode::AcceptEdits && is_edit_tool(request.tool) {
+        return Decision::new(
+            Verdict::Allow,
+            Some("acceptEdits mode"),
+            "Permission mode: acceptEdits",
+        );
     }
-    subject
-        .find(&rules.settings.ask, Intent::Restrict)
-        .map(|rule| Decision::new(Verdict::Ask, Some(rule.text()), "Matched ask rule"))
+    // 8: allowed at the start.
+    if let Some(rule) = permitted(&rules.launch.allowed) {
+        return named(
+            Verdict::Allow,
+            rule,
+            " (CLI)",
+            "Matched --allowedTools flag",
+        );
+    }
+    // 9–12: harmless by nature.
+    let strict = mode.mode == PermissionMode::Strict;
+    if !strict && let Some(reason) = harmless(request, subject, rules, context) {
+        return Decision::new(Verdict::Allow, None, reason);
+    }
+    // 13–15: the other rules.
+    if let Some(rule) = permitted(&rules.session.allow) {
+        return named(
+            Verdict::Allow,
+            rule,
+            " (session)",
+            "Matched session allow rule",
+        );
+    }
+    if let Some(rule) = permitted(&settings.allow) {
+        return named(Verdict::Allow, rule, "", "Matched allow rule");
+    }
+    if let Some(rule) = subject.find(&settings.ask, Intent::Question) {
+        return Decision::new(Verdict::Ask, Some(rule.text()), "Matched ask rule");
+    }
+    // 16: the default.
+    let quiet = match request.family() {
+        _ if strict => false,
+        Family::Task => matches!(
+            request.text("subagent_type"),
+            Some("recall" | "Recall" | "reflection" | "Reflection" | "history-analyzer")
+        ),
+        _ => is_quiet_tool(request.tool),
+    };
+    let verdict = if quiet { Verdict::Allow } else { Verdict::Ask };
+    Decision::new(verdict, None, "Default behavior for tool")
 }
 
-/// Stage 16.
-fn default_decision(request: &Request<'_>, mode: PermissionMode) -> Decision {
-    let safe_agent = || {
-        request.text("subagent_type").is_some_and(|kind| {
-            [
-                "recall",
-                "Recall",
-                "reflection",
-                "Reflection",
-                "history-analyzer",
-            ]
-            .contains(&kind)
-        })
-    };
-    let allowed = mode != PermissionMode::Strict
-        && !request.is_monitor_command()
-        && (is_quiet_tool(request.tool) || (request.family() == Family::Task && safe_agent()));
-    let verdict = if allowed {
-        Verdict::Allow
-    } else {
-        Verdict::Ask
-    };
-    Decision::new(verdict, None, "Default behavior for tool")
+/// Stages 9 to 12.
+fn harmless(
+    request: &Request<'_>,
+    subject: &Subject<'_>,
+    rules: &Rules,
+    context: &Context<'_>,
+) -> Option<&'static str> {
+    if request.tool == "Skill" {
+        return Some("Skill tool is always allowed (read-only)");
+    }
+    if let Some(shell) = &subject.shell {
+        if shell.is_read_only() {
+            return Some("Read-only shell command");
+        }
+        if shell.is_own_memory() {
+            return Some("Agent memory directory operation");
+        }
+    }
+    if request.family().is_reader()
+        && let Some(path) = request.path()
+    {
+        let absolute = context.resolve(&path.replace('\\', "/"));
+        let roots = rules.settings.additional_directories();
+        let inside = path::inside(&absolute, &context.cwd)
+            || roots
+                .iter()
+                .any(|dir| path::inside(&absolute, &context.resolve(dir)));
+        if inside {
+            return Some("Within working directory");
+        }
+    }
+    None
 }

@@ -1,224 +1,242 @@
-//! The one rule that an approval may save (05 §10).
+//! What a question offers beside yes and no: one rule that would have allowed
+//! the call (05 §10). Texts are shown to people by every client; rules end up
+//! in settings files. Both are pinned by `tests/data/permission-cases.json`.
+
+mod command;
 
 use super::context::Context;
 use super::family::{Family, Request};
 use super::path;
-use super::shell::normal;
+use super::shell::ShellView;
 
-/// Where a saved rule holds.
+/// Where the rule goes when the offer is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// This conversation, until the process ends.
+    /// The conversation, until it ends.
     Session,
-    /// The project: `.letta/settings.json` of the working directory.
+    /// `<cwd>/.letta/settings.json`.
     Project,
 }
 
-/// A rule that `save-default` saves.
+impl Scope {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Project => "project",
+        }
+    }
+}
+
+/// One offer. On the wire only [`Suggestion::ID`] and `text` appear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suggestion {
-    /// The rule.
+    /// The rule that would be added to the allow list.
     pub rule: String,
-    /// Where it holds.
+    /// Where to.
     pub scope: Scope,
-    /// What a human reads.
+    /// What the human reads.
     pub text: String,
+    /// Whether the rule opens little enough to be called safe.
+    pub safe: bool,
 }
 
 impl Suggestion {
-    fn session(rule: impl Into<String>, text: impl Into<String>) -> Option<Self> {
-        Some(Self {
+    /// The only id there is; clients answer with it.
+    pub const ID: &'static str = "save-default";
+
+    fn session(rule: impl Into<String>, text: impl Into<String>, safe: bool) -> Self {
+        Self {
             rule: rule.into(),
             scope: Scope::Session,
             text: text.into(),
-        })
+            safe,
+        }
     }
 
-    fn project(rule: impl Into<String>, text: impl Into<String>) -> Option<Self> {
-        Some(Self {
-            rule: rule.into(),
+    fn project(rule: impl Into<String>, text: impl Into<String>, safe: bool) -> Self {
+        Self {
             scope: Scope::Project,
-            text: text.into(),
-        })
+            ..Self::session(rule, text, safe)
+        }
     }
 }
 
-/// The suggestion for a call that goes to a human.
+/// What a question about `request` would offer, whatever is decided about it.
 pub fn suggest(request: &Request<'_>, context: &Context<'_>) -> Option<Suggestion> {
-    let absolute = context.resolve(request.path().unwrap_or_default());
-    let dir = path::parent(&absolute);
-    let inside = path::inside(&absolute, &context.cwd);
-    match request.family() {
-        Family::Bash => shell_suggestion(request),
-        Family::Read if inside => Suggestion::session(
-            relative_rule("Read", dir, &context.cwd),
-            "Yes, allow reading project files during this session",
+    let shell =
+        (request.family() == Family::Bash).then(|| ShellView::new(request.command(), context, &[]));
+    suggest_for(request, shell.as_ref(), context)
+}
+
+pub(super) fn suggest_for(
+    request: &Request<'_>,
+    shell: Option<&ShellView<'_>>,
+    context: &Context<'_>,
+) -> Option<Suggestion> {
+    if matches!(request.tool, "EnterPlanMode" | "ExitPlanMode") {
+        return None;
+    }
+    if let Some(shell) = shell {
+        return command::suggest(shell, context);
+    }
+    let made = match request.family() {
+        Family::Read => read(request, context),
+        Family::Write => Suggestion::session(
+            "Write(**)",
+            "Yes, allow all writes during this session",
+            false,
         ),
-        Family::Read => Suggestion::project(
-            format!("Read(/{dir}/**)"),
-            format!(
-                "Yes, allow reading from {}/ in this project",
-                shown(dir, &context.home)
-            ),
+        Family::Edit => edit(request, context),
+        family @ (Family::Glob | Family::Grep) => search(family, request, context),
+        Family::ListDir => list(request, context),
+        Family::Task => Suggestion::session(
+            "Task",
+            "Yes, allow subagent operations during this session",
+            false,
         ),
-        Family::Write => {
-            Suggestion::session("Write(**)", "Yes, allow all writes during this session")
-        }
-        Family::Edit if inside && dir == context.cwd => Suggestion::session(
-            "Edit(**)",
-            "Yes, switch to accept edits mode for this session",
-        ),
-        Family::Edit if inside => {
-            let below = path::below(dir, &context.cwd).unwrap_or_default();
-            Suggestion::project(
-                format!("Edit({below}/**)"),
-                format!("Yes, allow editing files in {below}/ in this project"),
-            )
-        }
-        Family::Edit => Suggestion::project(
-            format!("Edit(/{dir}/**)"),
-            format!(
-                "Yes, allow editing files in {}/ in this project",
-                shown(dir, &context.home)
-            ),
-        ),
-        Family::Task => {
-            Suggestion::session("Task", "Yes, allow subagent operations during this session")
-        }
+        _ if request.tool == "WebFetch" => fetch(request),
         _ => Suggestion::session(
             request.tool,
             format!("Yes, allow {} operations during this session", request.tool),
+            false,
         ),
+    };
+    (!made.rule.trim().is_empty()).then_some(made)
+}
+
+/// The path argument as texts use it: `dir_path` is not part of rules yet.
+fn named_path<'a>(request: &Request<'a>) -> &'a str {
+    ["file_path", "path", "notebook_path"]
+        .iter()
+        .find_map(|key| request.text(key))
+        .unwrap_or("")
+}
+
+fn show(path: &str, context: &Context<'_>) -> String {
+    match path::below(path, &context.home) {
+        Some("") => "~".to_owned(),
+        Some(rest) => format!("~/{rest}"),
+        None => path.to_owned(),
     }
 }
 
-fn relative_rule(name: &str, dir: &str, cwd: &str) -> String {
-    match path::below(dir, cwd) {
-        Some(below) if !below.is_empty() => format!("{name}({below}/**)"),
-        _ => format!("{name}(**)"),
+/// `Name(<dir>/**)`, or `Name(**)` for the working directory itself.
+fn below_rule(name: &str, relative: &str) -> String {
+    if relative.is_empty() {
+        format!("{name}(**)")
+    } else {
+        format!("{name}({relative}/**)")
     }
 }
 
-fn shown(dir: &str, home: &str) -> String {
-    match path::below(dir, home) {
-        Some(below) => format!("~/{below}"),
-        None => dir.to_owned(),
-    }
+fn outside_rule(name: &str, dir: &str) -> String {
+    format!("{name}(/{}/**)", dir.trim_end_matches('/'))
 }
 
-/// Words that a rule should never wave through.
-const DANGEROUS: [&str; 10] = [
-    "rm", "mv", "chmod", "chown", "sudo", "dd", "mkfs", "fdisk", "kill", "killall",
-];
-const DANGEROUS_FLAGS: [&str; 3] = ["--force", "--hard", "-f"];
-
-fn shell_suggestion(request: &Request<'_>) -> Option<Suggestion> {
-    let command = request.command()?;
-    let text = command.joined();
-    let unwrapped = normal::unwrap_launcher(&text);
-    for whole in [&*text, &*unwrapped] {
-        let pieces = whole.split("&&").flat_map(|piece| piece.split(['|', ';']));
-        for piece in pieces {
-            if piece
-                .split_whitespace()
-                .next()
-                .is_some_and(|word| DANGEROUS.contains(&word))
-            {
-                return None;
-            }
+fn read(request: &Request<'_>, context: &Context<'_>) -> Suggestion {
+    let absolute = context.resolve(named_path(request));
+    match path::below(&absolute, &context.cwd) {
+        Some(relative) => {
+            let dir = relative.rfind('/').map_or("", |at| &relative[..at]);
+            Suggestion::session(
+                below_rule("Read", dir),
+                "Yes, allow reading project files during this session",
+                true,
+            )
+        }
+        None => {
+            let dir = path::parent(&absolute);
+            Suggestion::project(
+                outside_rule("Read", dir),
+                format!(
+                    "Yes, allow reading from {}/ in this project",
+                    show(dir, context)
+                ),
+                true,
+            )
         }
     }
-    if unwrapped
-        .split_whitespace()
-        .any(|word| DANGEROUS_FLAGS.contains(&word))
-    {
-        return None;
-    }
-    let primary = normal::primary(&text);
-    if let Some(prefix) = known_prefix(&primary) {
-        return Suggestion::project(
-            format!("Bash({prefix}:*)"),
-            format!("Yes, and don't ask again for '{prefix}' commands in this project"),
-        );
-    }
-    if primary.is_empty() {
-        return None;
-    }
-    let cut: String = primary.chars().take(40).collect();
-    let dots = if cut.len() < primary.len() { "..." } else { "" };
+}
+
+fn edit(request: &Request<'_>, context: &Context<'_>) -> Suggestion {
+    let absolute = context.resolve(named_path(request));
+    let dir = path::parent(&absolute);
+    let (rule, place) = match path::below(dir, &context.cwd) {
+        Some("") => {
+            return Suggestion::session(
+                "Edit(**)",
+                "Yes, switch to accept edits mode for this session",
+                true,
+            );
+        }
+        Some(relative) => (below_rule("Edit", relative), relative.to_owned()),
+        None => (outside_rule("Edit", dir), show(dir, context)),
+    };
     Suggestion::project(
-        format!("Bash({primary})"),
-        format!("Yes, and don't ask again for '{cut}{dots}' in this project"),
+        rule,
+        format!("Yes, allow editing files in {place}/ in this project"),
+        true,
     )
 }
 
-/// The words that name what a tool is about to do, for tools that have such words.
-fn known_prefix(primary: &str) -> Option<String> {
-    let words: Vec<&str> = primary.split_whitespace().collect();
-    let first = *words.first()?;
-    let second = words.get(1).copied();
-    match first {
-        "git" => second
-            .filter(|word| !word.starts_with('-'))
-            .map(|sub| format!("git {sub}")),
-        "gh" => Some(match (second, words.get(2)) {
-            (None, _) => String::from("gh"),
-            (Some(category @ ("search" | "api" | "status")), _) => format!("gh {category}"),
-            (Some(category), None) => format!("gh {category}"),
-            (Some(category), Some(action)) => format!("gh {category} {action}"),
-        }),
-        "npm" | "bun" | "yarn" | "pnpm" => match (second?, words.get(2)) {
-            ("run", Some(script)) => Some(format!("{first} run {script}")),
-            (word, _) => Some(format!("{first} {word}")),
-        },
-        "npx" | "bunx" => second.map(|word| format!("{first} {word}")),
-        _ => None,
+fn search(family: Family, request: &Request<'_>, context: &Context<'_>) -> Suggestion {
+    let name = family.canonical().unwrap_or_default();
+    let path = named_path(request);
+    let absolute = context.resolve(path);
+    if !path.is_empty() && !path::inside(&absolute, &context.cwd) {
+        return Suggestion::project(
+            outside_rule(name, &absolute),
+            format!(
+                "Yes, allow searching in {}/ in this project",
+                show(&absolute, context)
+            ),
+            true,
+        );
+    }
+    Suggestion::session(
+        format!("{name}(**)"),
+        "Yes, allow searching project files during this session",
+        true,
+    )
+}
+
+fn list(request: &Request<'_>, context: &Context<'_>) -> Suggestion {
+    let path = named_path(request);
+    let absolute = context.resolve(path);
+    if !path.is_empty() && !path::inside(&absolute, &context.cwd) {
+        let dir = path::parent(&absolute);
+        return Suggestion::project(
+            outside_rule("ListDir", dir),
+            format!(
+                "Yes, allow ListDir in {}/ in this project",
+                show(dir, context)
+            ),
+            false,
+        );
+    }
+    Suggestion::session(
+        "ListDir(**)",
+        "Yes, allow ListDir operations during this session",
+        false,
+    )
+}
+
+fn fetch(request: &Request<'_>) -> Suggestion {
+    let address = request.text("url").and_then(scheme_and_host);
+    match address {
+        Some((scheme, host)) => Suggestion::project(
+            format!("WebFetch({scheme}://{host}/*)"),
+            format!("Yes, allow requests to {host} in this project"),
+            true,
+        ),
+        None => Suggestion::project("WebFetch", "Yes, allow web requests in this project", false),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::LexicalDisk;
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn of(tool: &str, args: Value) -> Option<(String, Scope)> {
-        let args = args.as_object().unwrap();
-        let context = Context::new("/srv/app", "/home/u", &LexicalDisk);
-        suggest(&Request { tool, args }, &context).map(|s| (s.rule, s.scope))
-    }
-
-    #[test]
-    fn suggestions_name_the_narrowest_useful_rule() {
-        assert_eq!(
-            of("Bash", json!({"command":"git push origin"})),
-            Some(("Bash(git push:*)".into(), Scope::Project))
-        );
-        assert_eq!(
-            of("Bash", json!({"command":"npm run build -- --x"})),
-            Some(("Bash(npm run build:*)".into(), Scope::Project))
-        );
-        assert_eq!(
-            of("Bash", json!({"command":"mkdir -p zz && ls"})),
-            Some(("Bash(mkdir -p zz)".into(), Scope::Project))
-        );
-        assert_eq!(of("Bash", json!({"command":"ls; rm x"})), None);
-        assert_eq!(of("Bash", json!({"command":"git push --force"})), None);
-        assert_eq!(
-            of("Edit", json!({"file_path":"a.txt"})),
-            Some(("Edit(**)".into(), Scope::Session))
-        );
-        assert_eq!(
-            of("Edit", json!({"file_path":"src/a.txt"})),
-            Some(("Edit(src/**)".into(), Scope::Project))
-        );
-        assert_eq!(
-            of("Read", json!({"file_path":"/etc/hosts"})),
-            Some(("Read(//etc/**)".into(), Scope::Project))
-        );
-        assert_eq!(
-            of("Write", json!({"file_path":"a"})),
-            Some(("Write(**)".into(), Scope::Session))
-        );
-    }
+/// Scheme and host of an absolute address, without user and port.
+fn scheme_and_host(url: &str) -> Option<(String, String)> {
+    let parsed = reqwest::Url::parse(url.trim()).ok()?;
+    let host = parsed.host_str().filter(|host| !host.is_empty())?;
+    Some((parsed.scheme().to_owned(), host.to_owned()))
 }

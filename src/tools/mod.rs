@@ -111,4 +111,4 @@ pub fn file_tools(truncation: overflow::Truncation) -> Vec<Arc<dyn Tool>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

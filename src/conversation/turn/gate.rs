@@ -8,6 +8,7 @@ use crate::permissions::{AgentIds, Verdict};
 use crate::permissions::{
     Context, Decision, ModeState, RealDisk, Request, Rules, Suggestion, classify, decide, suggest,
 };
+use crate::tools::{ToolContext, paths};
 
 /// What is known of a call before anyone is asked.
 pub(crate) struct Judged {
@@ -36,7 +37,10 @@ impl Turn {
         let entry = self.services.remote.mode_of(&self.scope);
         let mode = ModeState {
             mode: entry.mode,
-            plan_file: entry.plan_file,
+            plan_file: entry
+                .plan_file
+                .map(|file| file.to_string_lossy().into_owned()),
+            mode_before_plan: entry.mode_before_plan,
         };
         let home = self.services.home.user.to_string_lossy().into_owned();
         let disk = RealDisk;
@@ -52,12 +56,71 @@ impl Turn {
         context
             .credentials
             .clone_from(&self.services.credential_files);
-        let request = Request { tool, args };
+        let opened = as_opened(tool, args, &self.context);
+        let request = Request {
+            tool,
+            args: opened.as_ref().unwrap_or(args),
+        };
         let decision = decide(&request, &rules, &mode, &context);
+        let verdict = match decision.verdict {
+            Verdict::Allow if classify::always_needs_human(tool) => Verdict::Ask,
+            verdict => verdict,
+        };
+        let suggestion = decision
+            .suggestion
+            .clone()
+            .or_else(|| suggest(&request, &context));
         Judged {
-            verdict: classify::effective(tool, decision.verdict),
-            suggestion: suggest(&request, &context),
+            verdict,
+            // What a settings guard or plan mode asks about is never waved through for good.
+            suggestion: if decision.verdict == Verdict::AlwaysAsk {
+                None
+            } else {
+                suggestion
+            },
             decision,
         }
+    }
+}
+
+/// The arguments with the path that the tool will really open. A variable in it
+/// must not lead past a guard that looks at the text.
+fn as_opened(
+    tool: &str,
+    args: &Map<String, Value>,
+    context: &ToolContext,
+) -> Option<Map<String, Value>> {
+    if !["Read", "Write", "Edit", "MultiEdit"].contains(&tool) {
+        return None;
+    }
+    let path = args
+        .get("file_path")?
+        .as_str()
+        .filter(|path| path.contains('$'))?;
+    let mut opened = args.clone();
+    let real = paths::expanded(path, context)
+        .to_string_lossy()
+        .into_owned();
+    opened.insert("file_path".into(), real.into());
+    Some(opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_variable_in_a_path_is_judged_by_where_it_leads() {
+        let bench = crate::tools::tests::Bench::new();
+        let context = bench.context;
+        let home = std::env::var("PATH").unwrap();
+        let args = json!({"file_path": "/x/$PATH"});
+        let opened = as_opened("Read", args.as_object().unwrap(), &context).unwrap();
+        let wanted = paths::clean(std::path::Path::new(&format!("/x/{home}")));
+        assert_eq!(opened["file_path"], wanted.to_str().unwrap());
+        assert!(as_opened("Bash", args.as_object().unwrap(), &context).is_none());
+        let plain = json!({"file_path": "/x/y"});
+        assert!(as_opened("Read", plain.as_object().unwrap(), &context).is_none());
     }
 }

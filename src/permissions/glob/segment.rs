@@ -12,8 +12,17 @@ const MAX_DEPTH: usize = 16;
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     machine: Machine,
+    first: First,
     /// Written without any wildcard: compared as text.
     literal: Option<String>,
+}
+
+/// What a segment begins with.
+#[derive(Clone, Copy, Debug)]
+enum First {
+    Literal,
+    Wildcard,
+    Ext(Ext),
 }
 
 #[derive(Debug)]
@@ -53,9 +62,15 @@ impl Segment {
                 _ => None,
             })
             .collect();
+        let first = match nodes.first() {
+            Some(Node::Char(_)) | None => First::Literal,
+            Some(Node::Ext { kind, .. }) => First::Ext(*kind),
+            Some(_) => First::Wildcard,
+        };
         Ok(Self {
             machine: Machine::new(&nodes),
             literal,
+            first,
         })
     }
 
@@ -63,8 +78,14 @@ impl Segment {
         if let Some(literal) = &self.literal {
             return literal == text;
         }
-        // No wildcard takes the place of nothing, of `.` or of `..`.
-        if matches!(text, "" | "." | "..") {
+        // No wildcard takes the place of nothing or of a leading dot, and only
+        // an extglob, as published, that of `.` and `..`.
+        let possible = match self.first {
+            First::Wildcard => !text.is_empty() && !text.starts_with('.'),
+            First::Literal => !matches!(text, "" | "." | ".."),
+            First::Ext(kind) => !text.is_empty() || matches!(kind, Ext::Optional | Ext::Many),
+        };
+        if !possible {
             return false;
         }
         let chars: Vec<char> = text.chars().collect();
@@ -311,7 +332,12 @@ fn parse_class(text: &[char], start: usize) -> Option<(Node, usize)> {
     loop {
         let c = *text.get(at)?;
         if c == ']' && at > first {
-            return Some((Node::Class { ranges, negated }, at + 1));
+            // A class of one is that character, a leading dot included.
+            let node = match ranges.as_slice() {
+                [Range::Chars(low, high)] if low == high && !negated => Node::Char(*low),
+                _ => Node::Class { ranges, negated },
+            };
+            return Some((node, at + 1));
         }
         if c == '['
             && let Some((test, end)) = parse_named(text, at)

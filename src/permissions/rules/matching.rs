@@ -5,6 +5,8 @@
 //! weak (05 §17): a permit must cover every part of a command and its payload,
 //! a restriction holds as soon as one part or one spelling matches.
 
+use std::cell::OnceCell;
+
 use super::super::context::Context;
 use super::super::family::{Family, Request, canonical_name};
 use super::super::glob::Glob;
@@ -17,7 +19,9 @@ use super::rule::{Rule, Shape, ShellPayload};
 pub(in super::super) enum Intent {
     /// The call runs.
     Permit,
-    /// The call is denied or asked about.
+    /// The call is asked about, unless something allows it.
+    Question,
+    /// The call is denied, or asked about in every mode.
     Restrict,
 }
 
@@ -43,13 +47,18 @@ struct FileQuery {
 }
 
 impl<'a> Subject<'a> {
-    pub(in super::super) fn new(request: &'a Request<'a>, context: &'a Context<'a>) -> Self {
+    pub(in super::super) fn new(
+        request: &'a Request<'a>,
+        context: &'a Context<'a>,
+        additional: &'a [String],
+    ) -> Self {
         let family = request.family();
         let name = match family.canonical() {
             Some(name) => name,
             None => request.tool,
         };
-        let shell = (family == Family::Bash).then(|| ShellView::new(request.command(), context));
+        let shell = (family == Family::Bash)
+            .then(|| ShellView::new(request.command(), context, additional));
         Self {
             request,
             context,
@@ -65,37 +74,37 @@ impl<'a> Subject<'a> {
 
     /// The first rule of `rules` that speaks of the call.
     pub(in super::super) fn find<'r>(&self, rules: &'r [Rule], intent: Intent) -> Option<&'r Rule> {
-        let hit = rules.iter().find(|rule| self.matches(rule, intent))?;
-        // A permit by prefix covers the whole command only if every part of it
-        // is covered by something.
-        if intent == Intent::Permit
-            && let Some(shell) = &self.shell
-        {
-            return rules
-                .iter()
-                .find(|rule| self.matches(rule, intent) && self.covers_all(rule, rules, shell));
-        }
-        Some(hit)
+        let mut hits = rules.iter().filter(|rule| self.matches(rule, intent));
+        let (Intent::Permit, Some(shell)) = (intent, &self.shell) else {
+            return hits.next();
+        };
+        // A permit by prefix lets the command run only if every part of it is
+        // permitted; which part is not does not depend on the rule.
+        let covered = OnceCell::new();
+        hits.find(|rule| {
+            is_unconditional(rule, shell) || *covered.get_or_init(|| self.covers(rules, shell))
+        })
     }
 
     fn matches(&self, rule: &Rule, intent: Intent) -> bool {
-        let restrict = intent == Intent::Restrict;
+        let restrict = intent != Intent::Permit;
         // `Monitor` with a command obeys restrictions under its own name too.
         if restrict && self.request.is_monitor_command() && tool_rule(rule, "Monitor") {
             return true;
         }
         match self.family {
             Family::Bash => self.matches_shell(rule, intent),
-            family if family.is_file() => self.matches_file(rule, restrict),
+            family if family.is_file() => self.matches_file(rule, intent),
             _ if restrict => tool_rule(rule, self.name),
             _ => tool_rule(rule, self.name) && self.payload_fits(rule),
         }
     }
 
-    fn matches_file(&self, rule: &Rule, restrict: bool) -> bool {
+    fn matches_file(&self, rule: &Rule, intent: Intent) -> bool {
+        let restrict = intent != Intent::Permit;
         let bare = || canonical_name(rule.text()) == self.name || (restrict && rule.text() == "*");
         let Some(query) = &self.path else {
-            return restrict && bare();
+            return intent == Intent::Restrict && bare();
         };
         let Some((name, payload)) = rule.call() else {
             return bare();
@@ -113,7 +122,7 @@ impl<'a> Subject<'a> {
         match &rule.shape {
             Shape::Bare => {
                 canonical_name(rule.text()) == "Bash"
-                    || (intent == Intent::Restrict && rule.text() == "*")
+                    || (intent != Intent::Permit && rule.text() == "*")
             }
             Shape::Call { shell: None, .. } => false,
             Shape::Call {
@@ -122,25 +131,14 @@ impl<'a> Subject<'a> {
             } => {
                 let test = |candidate: &str| payload_matches(payload, candidate, intent);
                 shell.candidates().any(test)
-                    || (intent == Intent::Restrict && shell.parts().any(test))
+                    || (intent != Intent::Permit && shell.parts().any(test))
             }
         }
     }
 
-    /// Whether `rule` and its neighbours cover every part of a command.
-    fn covers_all(&self, rule: &Rule, rules: &[Rule], shell: &ShellView<'_>) -> bool {
-        let payload = match &rule.shape {
-            Shape::Call {
-                shell: Some(payload),
-                ..
-            } => payload,
-            _ => return true,
-        };
-        // `Bash(:*)` is everything; an exact rule was given for this very text.
-        if payload.prefix && payload.forms[0].is_empty() || is_exact(payload, shell) {
-            return true;
-        }
-        let permitted = |text: &str| {
+    /// Whether `rules` together permit every part of a command.
+    fn covers(&self, rules: &[Rule], shell: &ShellView<'_>) -> bool {
+        shell.every_part_covered(&|text| {
             rules.iter().any(|rule| match &rule.shape {
                 Shape::Call {
                     shell: Some(payload),
@@ -148,8 +146,7 @@ impl<'a> Subject<'a> {
                 } => payload_matches(payload, text, Intent::Permit),
                 _ => false,
             })
-        };
-        shell.every_part_covered(&permitted)
+        })
     }
 
     /// Whether the payload of a permit for another tool fits the arguments.
@@ -182,7 +179,7 @@ fn tool_rule(rule: &Rule, name: &str) -> bool {
 }
 
 fn payload_matches(payload: &ShellPayload, candidate: &str, intent: Intent) -> bool {
-    payload.forms.iter().any(|form| {
+    payload.forms().iter().any(|form| {
         if !payload.prefix {
             return candidate == form;
         }
@@ -191,7 +188,7 @@ fn payload_matches(payload: &ShellPayload, candidate: &str, intent: Intent) -> b
         };
         // A permit for `npm` is none for `npmx`: inside the first word a
         // prefix must end where the word or a path segment ends.
-        intent == Intent::Restrict
+        intent != Intent::Permit
             || form.is_empty()
             || form.contains(char::is_whitespace)
             || rest.is_empty()
@@ -199,13 +196,22 @@ fn payload_matches(payload: &ShellPayload, candidate: &str, intent: Intent) -> b
     })
 }
 
-/// Whether the payload is the whole text of the command, not a part of it.
-fn is_exact(payload: &ShellPayload, shell: &ShellView<'_>) -> bool {
-    !payload.prefix
-        && shell
-            .whole()
-            .iter()
-            .any(|whole| payload.forms.iter().any(|form| form == whole))
+/// Whether a permit that matches needs no look at the parts: it is bare, it is
+/// `Bash(:*)`, or it was given for this very text.
+fn is_unconditional(rule: &Rule, shell: &ShellView<'_>) -> bool {
+    match &rule.shape {
+        Shape::Call {
+            shell: Some(payload),
+            ..
+        } => {
+            if payload.prefix {
+                payload.forms()[0].is_empty()
+            } else {
+                shell.is_exactly(payload.forms())
+            }
+        }
+        _ => true,
+    }
 }
 
 /// `scheme://host/*`, `domain:host` or a whole address against a URL.
@@ -250,7 +256,11 @@ impl FileQuery {
             };
         }
         let absolute = path::resolve(&cwd, &text);
-        let below = |absolute: &str| path::below(absolute, &cwd).map(str::to_owned);
+        let below = |absolute: &str| {
+            path::below(absolute, &cwd)
+                .filter(|rest| !rest.is_empty())
+                .map(str::to_owned)
+        };
         let relative = if text.starts_with('/') {
             below(&absolute).unwrap_or_else(|| absolute.clone())
         } else {

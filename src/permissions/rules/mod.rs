@@ -10,6 +10,7 @@ mod matching;
 mod rule;
 mod save;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -164,6 +165,18 @@ impl LaunchRules {
     pub fn from_flags(allowed: &str, disallowed: &str) -> Self {
         Self::verbatim(&parse_tool_list(allowed), &parse_tool_list(disallowed))
     }
+}
+
+/// The settings files whose rules count in `cwd`, from the least to the most
+/// specific: what [`Rules::merge`] expects (05 §4.1). `config_home` is
+/// `$XDG_CONFIG_HOME` or `~/.config`.
+pub fn settings_files(config_home: &Path, home: &Path, cwd: &Path) -> [PathBuf; 4] {
+    [
+        config_home.join("letta/settings.json"),
+        home.join(".letta/settings.json"),
+        cwd.join(".letta/settings.json"),
+        cwd.join(".letta/settings.local.json"),
+    ]
 }
 
 /// Every rule that bears on a conversation's calls.

@@ -29,7 +29,7 @@ pub(super) enum Shape {
 #[derive(Clone, Debug)]
 pub(super) struct ShellPayload {
     /// Without the trailing `:*`.
-    pub(super) forms: [String; 2],
+    forms: [String; 2],
     /// Whether the payload ended in `:*`.
     pub(super) prefix: bool,
 }
@@ -90,6 +90,15 @@ impl ShellPayload {
             [normalised, launched.to_owned()]
         };
         Self { forms, prefix }
+    }
+
+    /// One or two different spellings.
+    pub(super) fn forms(&self) -> &[String] {
+        if self.forms[0] == self.forms[1] {
+            &self.forms[..1]
+        } else {
+            &self.forms
+        }
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn only_looks(args: &[Arg<'_>], path_fits: impl Fn(&str) -> bool) -> 
 }
 
 /// Options that run programs or write, in any subcommand.
-fn refused(word: &str) -> bool {
+pub(super) fn refused(word: &str) -> bool {
     if word.starts_with("-c") && !word.starts_with("--") {
         return true;
     }

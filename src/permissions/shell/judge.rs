@@ -12,6 +12,7 @@ use super::super::context::Context;
 use super::super::family::Command as CallCommand;
 use super::super::path;
 use super::flow::{Line, Reading, Step, StepWord};
+use super::launcher::{argument_script, argv_script};
 use super::lexer::{self, Direction};
 use super::published;
 use super::table::{self, Operands};
@@ -19,6 +20,9 @@ use super::{gh, git, sed};
 
 /// Deepest nesting of `bash -c` and `env` that is looked into.
 const MAX_DEPTH: usize = 8;
+/// Longest line that is judged, in bytes. Longer ones are written by programs,
+/// and nobody could say at a glance that they only look.
+const MAX_LINE: usize = 8 * 1024;
 /// Most words whose links are followed to find credentials.
 const MAX_LINKS: usize = 1024;
 
@@ -71,10 +75,10 @@ impl<'c> Judge<'c> {
             CallCommand::Text(text) => self.text(text),
             CallCommand::Argv(words) => match words.split_first() {
                 None => false,
-                Some((&("bash" | "sh"), rest)) => {
-                    let args: Vec<Arg<'_>> = rest.iter().map(|w| literal(w)).collect();
-                    launcher_script(&args).is_some_and(|script| self.text(script))
+                Some((&("bash" | "sh"), _)) => {
+                    argv_script(words).is_some_and(|script| self.script(script))
                 }
+                Some(_) if words.iter().map(|w| w.len() + 1).sum::<usize>() > MAX_LINE => false,
                 // Words go to the program as they are, but the published
                 // program judges the joined text.
                 Some(_) => {
@@ -86,6 +90,19 @@ impl<'c> Judge<'c> {
         }
     }
 
+    /// Whether a text only looks in the published reading: what offers go by.
+    pub(super) fn text_as_published(&self, text: &str) -> bool {
+        self.budget.set(4 * text.len() + 4096);
+        self.read(text, Reading::Published, 0)
+    }
+
+    /// As [`Self::text`], for what a launcher gets.
+    fn script(&self, script: &str) -> bool {
+        self.budget.set(4 * script.len() + 4096);
+        self.read(published::strip_quotes(script), Reading::Published, 0)
+            && self.read(script, Reading::Shell, 0)
+    }
+
     /// Whether a text only looks, in both readings.
     pub(super) fn text(&self, text: &str) -> bool {
         self.budget.set(4 * text.len() + 4096);
@@ -93,7 +110,7 @@ impl<'c> Judge<'c> {
     }
 
     fn read(&self, text: &str, reading: Reading, depth: usize) -> bool {
-        if depth > MAX_DEPTH {
+        if depth > MAX_DEPTH || text.len() > MAX_LINE {
             return false;
         }
         let line = match reading {
@@ -173,18 +190,37 @@ impl<'c> Judge<'c> {
         {
             return false;
         }
-        match &*name.text {
-            "bash" | "sh" => {
-                launcher_script(rest).is_some_and(|script| self.read(script, reading, depth + 1))
+        // The published reading takes a comment for arguments: their paths count,
+        // but they are no operands.
+        let (own, comment) = match reading {
+            Reading::Shell => (rest, &[][..]),
+            Reading::Published => {
+                let at = rest.iter().position(|a| a.text.starts_with('#'));
+                rest.split_at(at.unwrap_or(rest.len()))
             }
+        };
+        let harmless = |args: &[Arg<'_>]| {
+            !args.iter().any(|a| a.text.starts_with('-')) && self.paths_fit(args)
+        };
+        match &*name.text {
+            "bash" | "sh" => argument_script(rest).is_some_and(|script| {
+                let script = match reading {
+                    Reading::Published => published::strip_quotes(script),
+                    Reading::Shell => script,
+                };
+                self.read(script, reading, depth + 1)
+            }),
             "env" => self.env(rest, reading, depth),
-            "cd" => self.cd(rest),
-            "sed" => sed::only_looks(rest, |text| self.path_fits(text)),
+            "cd" => self.cd(own) && harmless(comment),
+            "sed" => sed::only_looks(own, |text| self.path_fits(text)) && harmless(comment),
             "git" => git::only_looks(rest, |text| self.path_fits(text)),
             "gh" => gh::only_looks(rest),
             "letta" => letta_looks(rest) && self.paths_fit(rest),
             "find" => find_looks(rest) && self.paths_fit(rest),
-            name => table::looker(name).is_some_and(|entry| self.looker(entry, rest)),
+            name => table::looker(name).is_some_and(|entry| {
+                self.looker(entry, own)
+                    && (entry.operands == Operands::Anywhere || harmless(comment))
+            }),
         }
     }
 
@@ -370,31 +406,6 @@ fn literal<'a>(text: &'a str) -> Arg<'a> {
     }
 }
 
-/// The script of `bash … -c SCRIPT …` when only harmless options stand before it.
-fn launcher_script<'a>(args: &'a [Arg<'_>]) -> Option<&'a str> {
-    let mut at = 0;
-    while let Some(arg) = args.get(at) {
-        let letters = arg.text.strip_prefix('-')?;
-        // `-i` and `-s` read other files, a bare word would be a script file.
-        if letters.is_empty() || letters.bytes().any(|b| !b"ceuxvlfn".contains(&b)) {
-            if letters == "o"
-                && matches!(&*args.get(at + 1)?.text, "pipefail" | "errexit" | "nounset")
-            {
-                at += 2;
-                continue;
-            }
-            return None;
-        }
-        if letters.contains('c') {
-            let script = args.get(at + 1)?;
-            return (letters.ends_with('c') && !script.glob)
-                .then(|| published::strip_quotes(&script.text));
-        }
-        at += 1;
-    }
-    None
-}
-
 /// A glob segment that starts with a dot may stand for `..`.
 fn climbing_glob(text: &str) -> bool {
     text.split('/').any(|part| {
@@ -453,4 +464,9 @@ pub(super) fn find_looks(args: &[Arg<'_>]) -> bool {
         }
     }
     true
+}
+
+/// `sort` that writes nothing and runs nothing.
+pub(super) fn sort_looks(args: &[Arg<'_>], judge: &Judge<'_>) -> bool {
+    table::looker("sort").is_some_and(|entry| judge.looker(entry, args))
 }

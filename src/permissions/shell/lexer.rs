@@ -53,13 +53,8 @@ pub(super) enum Direction {
 pub(super) struct Command {
     pub(super) words: (usize, usize),
     pub(super) redirects: (usize, usize),
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "the judge treats all separators alike; tests look at it"
-        )
-    )]
+    /// Byte range of the command in the text.
+    pub(super) span: (usize, usize),
     pub(super) then: Then,
 }
 
@@ -71,6 +66,16 @@ pub(super) struct Script<'a> {
     pub(super) commands: Vec<Command>,
 }
 
+impl<'a> Script<'a> {
+    pub(super) fn words_of(&self, command: &Command) -> &[Word<'a>] {
+        &self.words[command.words.0..command.words.1]
+    }
+
+    pub(super) fn redirects_of(&self, command: &Command) -> &[(Direction, Word<'a>)] {
+        &self.redirects[command.redirects.0..command.redirects.1]
+    }
+}
+
 /// Reads `text`.
 pub(super) fn read(text: &str) -> Result<Script<'_>, Unclear> {
     let mut lexer = Lexer {
@@ -80,6 +85,7 @@ pub(super) fn read(text: &str) -> Result<Script<'_>, Unclear> {
         script: Script::default(),
         word_start: 0,
         redirect_start: 0,
+        span_start: 0,
     };
     lexer.run()?;
     Ok(lexer.script)
@@ -92,6 +98,7 @@ struct Lexer<'a> {
     script: Script<'a>,
     word_start: usize,
     redirect_start: usize,
+    span_start: usize,
 }
 
 impl<'a> Lexer<'a> {
@@ -151,9 +158,11 @@ impl<'a> Lexer<'a> {
         let command = Command {
             words: (self.word_start, self.script.words.len()),
             redirects: (self.redirect_start, self.script.redirects.len()),
+            span: (self.span_start, self.at),
             then,
         };
         self.at += length;
+        self.span_start = self.at;
         self.word_start = command.words.1;
         self.redirect_start = command.redirects.1;
         if command.words.0 < command.words.1 || command.redirects.0 < command.redirects.1 {
@@ -335,6 +344,16 @@ impl<'a> Lexer<'a> {
             return Err(Unclear);
         }
         word.literal(&self.text[from..self.at]);
+        // `\$(name)` is an error to a shell, and never a substitution.
+        if c == '$' && self.peek(0) == b'(' {
+            let rest = &self.text[self.at + 1..];
+            let end = rest.find(')').ok_or(Unclear)?;
+            if !rest[..end].bytes().all(|b| b.is_ascii_alphanumeric()) {
+                return Err(Unclear);
+            }
+            word.literal(&self.text[self.at..self.at + end + 2]);
+            self.at += end + 2;
+        }
         Ok(())
     }
 
@@ -418,7 +437,8 @@ impl Builder {
             // `=cmd` is a path in zsh, `!x` history in interactive shells.
             '=' if first => return Err(Unclear),
             '!' if !first => {}
-            '~' if !first && self.text.ends_with(['=', ':']) => return Err(Unclear),
+            // After `=` it means home to some shells; who asks checks the value.
+            '~' if !first && self.text.ends_with(':') => return Err(Unclear),
             '^' if first => return Err(Unclear),
             c if c.is_control() || is_invisible(c) => return Err(Unclear),
             _ => {}
@@ -458,7 +478,8 @@ mod tests {
     fn commands(text: &str) -> Option<Vec<Vec<String>>> {
         let script = read(text).ok()?;
         let words = |c: &Command| {
-            script.words[c.words.0..c.words.1]
+            script
+                .words_of(c)
                 .iter()
                 .map(|w| w.text.to_string())
                 .collect()

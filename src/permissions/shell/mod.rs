@@ -1,95 +1,239 @@
-//! What can be known of a shell command without running it (05 §7, §8).
+//! Shell commands: what they are to rules, and whether they only look.
+//!
+//! [`ShellView`] is one call's command with everything derived from it, each
+//! derived at most once. Invariant: a text is called read-only, covered or a
+//! memory command only when both the published reading and a shell's reading
+//! agree. Spec 05 §7–§9, §17.
 
 mod flow;
+mod fragments;
 mod gh;
 mod git;
+mod heredoc;
 mod judge;
+mod launcher;
 mod lexer;
+mod memory;
 pub(super) mod normal;
-mod published;
+pub(super) mod published;
 mod sed;
-mod table;
+pub(super) mod table;
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use super::context::Context;
 use super::family::Command;
+use judge::Judge;
+use normal::{payload, primary, unwrap_launcher, without_prefix};
 
-/// A command as rules look at it; prepared once for all rules.
+pub(super) use heredoc::HeredocWrite;
+
+/// Deepest nesting of `-c` scripts that is looked into when a permit is checked.
+const MAX_SCRIPTS: usize = 5;
+
+/// The command of one call.
 pub(super) struct ShellView<'a> {
+    command: Option<Command<'a>>,
+    raw: Cow<'a, str>,
     context: &'a Context<'a>,
-    candidates: Vec<String>,
-    whole: Vec<String>,
-    /// The parts of the line; `None` when it cannot be split with certainty.
-    parts: Option<Vec<String>>,
+    additional: &'a [String],
+    candidates: OnceCell<Vec<String>>,
+    parts: OnceCell<Vec<Cow<'a, str>>>,
+    read_only: OnceCell<bool>,
 }
 
 impl<'a> ShellView<'a> {
-    /// The view of `command`; a call without one has the empty command.
-    pub(super) fn new(command: Option<Command<'_>>, context: &'a Context<'a>) -> Self {
-        let text = command.as_ref().map_or(Cow::Borrowed(""), Command::joined);
-        let unwrapped = normal::unwrap_launcher(&text);
-        let whole = distinct([normal::payload(&text), unwrapped.trim().to_owned()]);
-        let primary = normal::primary(&text);
-        let mut candidates = distinct([normal::payload(&primary), primary]);
-        candidates.extend(whole.iter().cloned());
-        let parts = published::split(unwrapped.trim()).map(|parts| {
-            parts
-                .iter()
-                .map(|part| normal::without_prefix(part).unwrap_or_else(|| part.to_string()))
-                .collect()
-        });
+    pub(super) fn new(
+        command: Option<Command<'a>>,
+        context: &'a Context<'a>,
+        additional: &'a [String],
+    ) -> Self {
+        let raw = command.as_ref().map_or(Cow::Borrowed(""), Command::joined);
         Self {
+            command,
+            raw,
             context,
-            candidates,
-            whole,
-            parts,
+            additional,
+            candidates: OnceCell::new(),
+            parts: OnceCell::new(),
+            read_only: OnceCell::new(),
         }
     }
 
-    /// What the published program compares rules with.
+    /// The text of the command; empty when there is none.
+    pub(super) fn raw(&self) -> &str {
+        &self.raw
+    }
+
+    /// The spellings that rules are compared with (05 §4.4).
     pub(super) fn candidates(&self) -> impl Iterator<Item = &str> {
-        self.candidates.iter().map(String::as_str)
+        let made = self.candidates.get_or_init(|| {
+            let first = primary(&self.raw);
+            let mut all = vec![payload(&first)];
+            for more in [
+                payload(&self.raw),
+                unwrap_launcher(&self.raw).into_owned(),
+                unwrap_launcher(&first).into_owned(),
+            ] {
+                if !all.contains(&more) {
+                    all.push(more);
+                }
+            }
+            all
+        });
+        made.iter().map(String::as_str)
     }
 
-    /// Every part of the line, for rules that restrict.
+    /// Everything that could run as a command of its own: for restrictions.
     pub(super) fn parts(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().flatten().map(String::as_str)
+        let made = self.parts.get_or_init(|| {
+            let mut found = Vec::new();
+            match &self.command {
+                Some(Command::Text(text)) => fragments::collect(text, &mut found),
+                Some(Command::Argv(words)) => {
+                    // A word with blanks may be a script for one of the others.
+                    for word in words.iter().filter(|word| word.contains([' ', '\n'])) {
+                        fragments::collect(word, &mut found);
+                    }
+                    let mut joined = Vec::new();
+                    fragments::collect(&self.raw, &mut joined);
+                    found.extend(joined.into_iter().map(|part| Cow::Owned(part.into_owned())));
+                }
+                None => {}
+            }
+            found
+        });
+        made.iter().map(|part| &**part)
     }
 
-    /// The whole text in its normal forms.
-    pub(super) fn whole(&self) -> &[String] {
-        &self.whole
+    /// The script that a shell gets: the text, or what follows `-c`.
+    fn script(&self) -> Cow<'_, str> {
+        match &self.command {
+            Some(Command::Argv(words)) => match launcher::argv_script(words) {
+                Some(script) => Cow::Borrowed(script),
+                None => Cow::Borrowed(&self.raw),
+            },
+            _ => Cow::Borrowed(&self.raw),
+        }
     }
 
-    /// Whether each part is permitted or only looks. A line that cannot be
-    /// split with certainty is covered by nothing but its own text.
+    /// Whether the whole command is one of these spellings.
+    pub(super) fn is_exactly(&self, forms: &[String]) -> bool {
+        let script = self.script();
+        let normal = payload(&script);
+        let launched = unwrap_launcher(&script);
+        forms
+            .iter()
+            .any(|form| *form == normal || *form == launched.trim())
+    }
+
+    /// Whether every command in the line is permitted, read-only, or only
+    /// prepares (`cd`, `export`, assignments).
     pub(super) fn every_part_covered(&self, permitted: &dyn Fn(&str) -> bool) -> bool {
-        self.parts.as_ref().is_some_and(|parts| {
-            parts.iter().all(|part| {
-                permitted(part)
-                    || permitted(&normal::payload(part))
-                    || judge::Judge::new(self.context, &[], false).text(part)
-            })
+        self.covered(&self.script(), permitted, 0)
+    }
+
+    fn covered(&self, text: &str, permitted: &dyn Fn(&str) -> bool, depth: usize) -> bool {
+        let Ok(script) = lexer::read(text) else {
+            return false;
+        };
+        script.commands.iter().all(|command| {
+            let span = text[command.span.0..command.span.1].trim();
+            let words = script.words_of(command);
+            let mut rest = words;
+            if rest.first().is_some_and(|w| w.text == "env") {
+                rest = &rest[1..];
+                while rest.first().is_some_and(|w| w.text.starts_with('-')) {
+                    rest = &rest[1..];
+                }
+            }
+            while let Some((word, after)) = rest.split_first() {
+                match word.text.split_once('=') {
+                    Some((name, _)) if normal::is_name(name) => {
+                        if table::hijacking_variable(name) {
+                            return false;
+                        }
+                        rest = after;
+                    }
+                    _ => break,
+                }
+            }
+            let Some((program, args)) = rest.split_first() else {
+                return script.redirects_of(command).is_empty();
+            };
+            let prepares = match &*program.text {
+                "cd" => true,
+                "export" => !args
+                    .iter()
+                    .any(|w| table::hijacking_variable(w.text.split('=').next().unwrap_or(""))),
+                _ => false,
+            };
+            if prepares {
+                return script.redirects_of(command).is_empty();
+            }
+            if normal::runs(&program.text, &normal::LAUNCHERS) {
+                return match launcher::lexed_script(args) {
+                    Some(inner) if depth < MAX_SCRIPTS => self.covered(inner, permitted, depth + 1),
+                    _ => permitted(span),
+                };
+            }
+            let own = without_prefix(span).unwrap_or_default();
+            permitted(&payload(&own)) || permitted(span) || self.judge(false).text(span)
         })
     }
-}
 
-fn distinct(texts: [String; 2]) -> Vec<String> {
-    let [first, second] = texts;
-    if first == second {
-        vec![first]
-    } else {
-        vec![first, second]
+    fn judge(&self, anywhere: bool) -> Judge<'_> {
+        Judge::new(self.context, self.additional, anywhere)
+    }
+
+    /// Whether the command only looks (05 §7).
+    pub(super) fn is_read_only(&self) -> bool {
+        *self.read_only.get_or_init(|| {
+            self.command
+                .as_ref()
+                .is_some_and(|command| self.judge(false).command(command))
+        })
+    }
+
+    /// Whether a text would only look if all paths were fine.
+    pub(super) fn looks_anywhere(&self, text: &str) -> bool {
+        self.judge(true).text_as_published(text)
+    }
+
+    /// Whether the command stays inside the agent's own memory (05 §9).
+    pub(super) fn is_own_memory(&self) -> bool {
+        self.command
+            .as_ref()
+            .is_some_and(|command| memory::stays_inside(command, self.context, &self.judge(true)))
+    }
+
+    /// The single file that a pure `cat > FILE <<EOF` writes.
+    pub(super) fn heredoc_write(&self) -> Option<HeredocWrite<'_>> {
+        heredoc::whole(&self.raw)
+    }
+
+    /// Whether the text could write a settings file: it speaks of one, and does
+    /// more than look or work on memory. A script that hides the name is not
+    /// seen; this is for permits that a person gave in good faith.
+    pub(super) fn may_write_settings(&self) -> bool {
+        let text = self.raw.to_ascii_lowercase();
+        let here = super::path::file_name(&self.context.cwd) == ".letta";
+        (here || text.contains(".letta"))
+            && [
+                "settings",
+                ".letta/se",
+                ".letta/*",
+                ".letta/s*",
+                ".letta/?",
+                ".letta/[",
+            ]
+            .iter()
+            .any(|name| text.contains(name))
+            && !self.is_read_only()
+            && !self.is_own_memory()
     }
 }
 
-/// Whether a call's command only looks, inside the working directory and
-/// `additional` ones.
-pub(super) fn is_read_only(
-    command: &Command<'_>,
-    context: &Context<'_>,
-    additional: &[String],
-) -> bool {
-    judge::Judge::new(context, additional, false).command(command)
-}
+#[cfg(test)]
+mod tests;

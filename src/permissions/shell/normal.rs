@@ -3,47 +3,77 @@
 
 use std::borrow::Cow;
 
-use super::published::{is_blank, split_tolerant, strip_quotes, words};
+use super::published::{is_blank, split_tolerant, strip_quotes, word_run, words};
 
 /// Shells that are looked through.
-const LAUNCHERS: [&str; 5] = ["bash", "sh", "zsh", "dash", "ksh"];
+pub(super) const LAUNCHERS: [&str; 5] = ["bash", "sh", "zsh", "dash", "ksh"];
 /// Deepest nesting of launchers that is looked through.
 const MAX_LAUNCHERS: usize = 5;
 
 /// Words with real quoting: quotes removed, backslashes escape outside single
 /// quotes, empty words dropped. Reads no further than asked.
-fn real_words(text: &str) -> impl Iterator<Item = String> {
-    let mut chars = text.chars();
+pub(super) fn real_words(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let mut rest = text;
     std::iter::from_fn(move || {
-        let mut word = String::new();
-        let mut quote = None;
-        while let Some(c) = chars.next() {
-            match (quote, c) {
-                (Some('\''), '\'') | (Some('"'), '"') => quote = None,
-                (Some('\''), _) => word.push(c),
-                (_, '\\') => word.push(chars.next().unwrap_or('\\')),
-                (Some(_), _) => word.push(c),
-                (None, '\'' | '"') => quote = Some(c),
-                (None, _) if is_blank(c) => {
-                    if !word.is_empty() {
-                        break;
-                    }
-                }
-                (None, _) => word.push(c),
+        loop {
+            rest = rest.trim_start_matches(is_blank);
+            if rest.is_empty() {
+                return None;
+            }
+            let run = word_run(rest.as_bytes());
+            let plain = rest[run..]
+                .find(|c: char| matches!(c, '\'' | '"' | '\\') || is_blank(c))
+                .map_or(rest.len(), |more| run + more);
+            let ends = rest[plain..].chars().next().is_none_or(is_blank);
+            if ends {
+                let word = &rest[..plain];
+                rest = &rest[plain..];
+                return Some(Cow::Borrowed(word));
+            }
+            let (word, length) = quoted_word(rest);
+            rest = &rest[length..];
+            if !word.is_empty() {
+                return Some(Cow::Owned(word));
             }
         }
-        (!word.is_empty()).then_some(word)
     })
 }
 
-/// The last path segment in lower case; a backslash separates too.
-fn executable(word: &str) -> String {
-    let word = strip_quotes(word.trim()).replace('\\', "/");
-    let name = word.split('/').rfind(|part| !part.is_empty());
-    name.unwrap_or(&word).to_lowercase()
+/// One word with quotes in it, and its length in the text.
+fn quoted_word(text: &str) -> (String, usize) {
+    let mut word = String::new();
+    let mut quote = None;
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match (quote, c) {
+            (Some('\''), '\'') | (Some('"'), '"') => quote = None,
+            (Some('\''), _) => word.push(c),
+            (_, '\\') => word.push(chars.next().map_or('\\', |(_, c)| c)),
+            (Some(_), _) => word.push(c),
+            (None, '\'' | '"') => quote = Some(c),
+            (None, _) if is_blank(c) => return (word, at),
+            (None, _) => word.push(c),
+        }
+    }
+    (word, text.len())
 }
 
-fn is_assignment(word: &str) -> bool {
+/// Whether `word` names one of these programs: by its last path segment, letter
+/// case aside. A backslash separates too.
+pub(super) fn runs(word: &str, programs: &[&str]) -> bool {
+    let word = strip_quotes(word.trim()).trim_end_matches(['/', '\\']);
+    programs.iter().any(|program| {
+        let Some(start) = word.len().checked_sub(program.len()) else {
+            return false;
+        };
+        let (Some(dir), Some(name)) = (word.get(..start), word.get(start..)) else {
+            return false;
+        };
+        name.eq_ignore_ascii_case(program) && (dir.is_empty() || dir.ends_with(['/', '\\']))
+    })
+}
+
+pub(super) fn is_assignment(word: &str) -> bool {
     word.split_once('=').is_some_and(|(name, _)| is_name(name))
 }
 
@@ -78,10 +108,10 @@ pub(in super::super) fn unwrap_launcher(text: &str) -> Cow<'_, str> {
 fn inner_command(text: &str) -> Option<String> {
     let mut list = real_words(text);
     let mut word = list.next()?;
-    if executable(&word) == "env" {
+    if runs(&word, &["env"]) {
         word = list.find(|w| !is_letter_flag(w) && !is_assignment(w))?;
     }
-    if !LAUNCHERS.contains(&executable(&word).as_str()) {
+    if !runs(&word, &LAUNCHERS) {
         return None;
     }
     list.find(|w| is_letter_flag(w) && w.contains('c'))?;
@@ -120,7 +150,7 @@ pub(super) fn without_prefix(segment: &str) -> Option<String> {
     }
     let list = || words(segment).map(|(word, _)| word);
     let mut skipped = 0;
-    if executable(list().next()?) == "env" {
+    if runs(list().next()?, &["env"]) {
         skipped += 1;
         skipped += list()
             .skip(1)

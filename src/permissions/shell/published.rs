@@ -14,14 +14,26 @@ pub(super) fn split(text: &str) -> Option<Vec<Cow<'_, str>>> {
 }
 
 /// As [`split`], but `$(…)` is carried along inside its segment.
-pub(super) fn split_tolerant(text: &str) -> Option<Vec<Cow<'_, str>>> {
+pub(in crate::permissions) fn split_tolerant(text: &str) -> Option<Vec<Cow<'_, str>>> {
     Splitter::new(text, true).run()
 }
 
-struct Splitter<'a> {
+/// As [`split`], but redirects to a word that passes `target` go too, and only
+/// those.
+pub(super) fn split_redirected<'a>(
+    text: &'a str,
+    target: &dyn Fn(&str) -> bool,
+) -> Option<Vec<Cow<'a, str>>> {
+    let mut splitter = Splitter::new(text, false);
+    splitter.target = Some(target);
+    splitter.run()
+}
+
+struct Splitter<'a, 't> {
     text: &'a str,
     bytes: &'a [u8],
     tolerant: bool,
+    target: Option<&'t dyn Fn(&str) -> bool>,
     out: Vec<Cow<'a, str>>,
     /// Pieces of the current segment before the last removed redirect.
     carried: String,
@@ -30,12 +42,13 @@ struct Splitter<'a> {
     depth: usize,
 }
 
-impl<'a> Splitter<'a> {
+impl<'a> Splitter<'a, '_> {
     fn new(text: &'a str, tolerant: bool) -> Self {
         Self {
             text,
             bytes: text.as_bytes(),
             tolerant,
+            target: None,
             out: Vec::new(),
             carried: String::new(),
             from: 0,
@@ -61,8 +74,11 @@ impl<'a> Splitter<'a> {
     fn run(mut self) -> Option<Vec<Cow<'a, str>>> {
         let mut quote = None;
         let mut at = 0;
-        while at < self.bytes.len() {
-            let byte = self.bytes[at];
+        loop {
+            at += boring(self.bytes.get(at..).unwrap_or(&[]));
+            let Some(&byte) = self.bytes.get(at) else {
+                break;
+            };
             let next = self.bytes.get(at + 1).copied();
             if quote == Some(b'\'') {
                 if byte == b'\'' {
@@ -76,7 +92,7 @@ impl<'a> Splitter<'a> {
                     at += 2;
                     continue;
                 }
-                b'`' => return None,
+                b'`' if !self.tolerant || quote.is_none() && self.depth == 0 => return None,
                 b'$' if next == Some(b'(') => {
                     if !self.tolerant {
                         return None;
@@ -92,7 +108,10 @@ impl<'a> Splitter<'a> {
                 b'\'' if quote.is_none() => quote = Some(b'\''),
                 _ if quote.is_some() || self.depth > 0 => {}
                 b'>' => {
-                    let length = harmless_redirect(&self.bytes[at..])?;
+                    let length = match self.target {
+                        None => harmless_redirect(&self.bytes[at..])?,
+                        Some(target) => redirect_to(&self.text[at..], target)?,
+                    };
                     self.carried.push_str(&self.text[self.from..at]);
                     at += length;
                     self.from = at;
@@ -116,6 +135,30 @@ impl<'a> Splitter<'a> {
     }
 }
 
+/// How many bytes at the start mean nothing to a splitter.
+fn boring(bytes: &[u8]) -> usize {
+    const MARKS: [bool; 256] = marks(b"\\`$)\"'>&|;\n\r");
+    let mark = bytes.iter().position(|b| MARKS[usize::from(*b)]);
+    mark.unwrap_or(bytes.len())
+}
+
+/// How many bytes at the start surely belong to one word.
+pub(super) fn word_run(bytes: &[u8]) -> usize {
+    let plain = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\');
+    bytes.iter().position(|b| !plain(b)).unwrap_or(bytes.len())
+}
+
+/// A table of bytes for one-pass searches.
+pub(super) const fn marks(all: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < all.len() {
+        table[all[at] as usize] = true;
+        at += 1;
+    }
+    table
+}
+
 /// The length of a redirect that loses nothing: to a descriptor or `/dev/null`.
 fn harmless_redirect(bytes: &[u8]) -> Option<usize> {
     let mut at = if bytes.starts_with(b">>") { 2 } else { 1 };
@@ -137,9 +180,24 @@ fn harmless_redirect(bytes: &[u8]) -> Option<usize> {
     (&rest[..end] == b"/dev/null").then_some(at + end)
 }
 
+/// The length of a redirect whose target passes.
+fn redirect_to(text: &str, target: &dyn Fn(&str) -> bool) -> Option<usize> {
+    let after = text.strip_prefix(">>").unwrap_or(&text[1..]);
+    let word = after.trim_start();
+    let start = text.len() - word.len();
+    let first = word.chars().next()?;
+    let length = if matches!(first, '"' | '\'') {
+        word[1..].find(first)? + 2
+    } else {
+        word.find(|c: char| is_blank(c) || ";|&><()`".contains(c))
+            .unwrap_or(word.len())
+    };
+    (length > 0 && target(&word[..length])).then_some(start + length)
+}
+
 /// The words of one segment, outer quotes removed. The flag says that the word
 /// had none.
-pub(super) fn words(segment: &str) -> impl Iterator<Item = (&str, bool)> {
+pub(in crate::permissions) fn words(segment: &str) -> impl Iterator<Item = (&str, bool)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = at + skip(&segment[at..])?;
@@ -164,7 +222,7 @@ pub(super) fn strip_quotes(text: &str) -> &str {
 }
 
 /// Blanks as JavaScript's `\s` knows them.
-pub(super) fn is_blank(c: char) -> bool {
+pub(in crate::permissions) fn is_blank(c: char) -> bool {
     (c.is_whitespace() && c != '\u{85}') || c == '\u{feff}'
 }
 
@@ -186,7 +244,11 @@ fn skip(text: &str) -> Option<usize> {
 
 fn word_length(text: &str) -> usize {
     let mut at = 0;
-    while let Some(c) = text[at..].chars().next() {
+    loop {
+        at += word_run(&text.as_bytes()[at..]);
+        let Some(c) = text[at..].chars().next() else {
+            return at;
+        };
         match c {
             '"' | '\'' => match text[at + 1..].find(c) {
                 Some(length) => at += length + 2,
@@ -196,7 +258,6 @@ fn word_length(text: &str) -> usize {
             _ => at += c.len_utf8(),
         }
     }
-    at
 }
 
 #[cfg(test)]

@@ -151,7 +151,6 @@ pub(super) const LOOKERS: [Looker; 50] = [
     Looker {
         operands: Operands::Anywhere,
         refused: "oR",
-        valued: "LPIHT",
         refused_long: &["output"],
         ..plain("tree")
     },
@@ -186,7 +185,7 @@ pub(super) fn looker(name: &str) -> Option<&'static Looker> {
 }
 
 /// `git` subcommands that look (05 §7.4 item 7).
-pub(super) const GIT_LOOKS: [&str; 21] = [
+pub(in crate::permissions) const GIT_LOOKS: [&str; 21] = [
     "status",
     "diff",
     "log",
@@ -239,7 +238,7 @@ pub(super) const GIT_LIST_FILTERS: [&str; 5] = [
 
 /// `gh` categories and their actions that look. The published list also has
 /// `run download` and `release download`, which write files.
-pub(super) const GH_LOOKS: [(&str, &[&str]); 5] = [
+pub(in crate::permissions) const GH_LOOKS: [(&str, &[&str]); 5] = [
     ("pr", &["list", "status", "checks", "diff", "view"]),
     ("issue", &["list", "status", "view"]),
     ("repo", &["list", "view", "gitignore", "license"]),
@@ -292,6 +291,34 @@ pub(super) fn special_loop_variable(name: &str) -> bool {
                 | "pipestatus"
                 | "signals"
                 | "histchars"
+        )
+}
+
+/// Variables in front of a permitted command that change which program runs.
+pub(super) fn hijacking_variable(name: &str) -> bool {
+    name.starts_with("LD_")
+        || name.starts_with("DYLD_")
+        || name.starts_with("GIT_")
+        || matches!(
+            name,
+            "PATH"
+                | "IFS"
+                | "ENV"
+                | "BASH_ENV"
+                | "SHELLOPTS"
+                | "BASHOPTS"
+                | "PS4"
+                | "PROMPT_COMMAND"
+                | "SHELL"
+                | "HOME"
+                | "CDPATH"
+                | "NODE_OPTIONS"
+                | "PYTHONPATH"
+                | "PYTHONSTARTUP"
+                | "PERL5OPT"
+                | "PERL5LIB"
+                | "RUBYOPT"
+                | "RUBYLIB"
         )
 }
 

@@ -1,0 +1,87 @@
+//! How long a decision takes: everyday calls and hostile 64 KiB commands.
+//!
+//! `cargo bench --bench decide` prints the best, the median and the worst of many runs.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::expect_used,
+    reason = "a benchmark reports to the person who started it"
+)]
+
+use std::time::{Duration, Instant};
+
+use letta::permissions::{Context, LexicalDisk, ModeState, Request, Rules, decide};
+use letta::protocol::PermissionMode;
+use serde_json::json;
+
+const SIZE: usize = 64 * 1024;
+
+fn repeated(piece: &str) -> String {
+    piece.repeat(SIZE / piece.len())
+}
+
+fn main() {
+    let rules = Rules::merge(&[json!({"permissions": {
+        "allow": ["Bash(npm run:*)", "Bash(make:*)", "Edit(src/**)"],
+        "deny": ["Bash(rm:*)", "Read(.env*)", "Read(~/.ssh/**)"],
+        "alwaysAsk": ["Bash(git push:*)"],
+        "ask": ["Bash(git commit:*)"],
+    }})]);
+    let mut context = Context::new("/srv/app", "/home/you", &LexicalDisk);
+    context.agents.agent = Some("agent-1".to_owned());
+    let mode = ModeState::from(PermissionMode::Standard);
+
+    let commands = [
+        ("ls", "ls -la".to_owned()),
+        ("chain", "cd sub && git log --oneline | head -5".to_owned()),
+        ("64 KiB: one word", repeated("a")),
+        ("64 KiB: words", format!("cat {}", repeated("a "))),
+        ("64 KiB: commands", repeated("ls;")),
+        ("64 KiB: quotes", format!("cat {}", repeated("'a' \"b\" "))),
+        ("64 KiB: open quotes", format!("cat {}", repeated("\""))),
+        ("64 KiB: substitutions", repeated("$(ls")),
+        ("64 KiB: launchers", repeated("bash -c ")),
+        ("64 KiB: env", repeated("env ")),
+        ("64 KiB: sudo", repeated("sudo ")),
+        (
+            "64 KiB: loops",
+            format!(
+                "for f in {}; do {} done",
+                repeated("a ").split_at(SIZE / 2).0,
+                repeated("cat $f;").split_at(SIZE / 2).0
+            ),
+        ),
+        ("64 KiB: git", format!("git log {}", repeated("a "))),
+        ("64 KiB: here-documents", repeated("cat <<E\n")),
+        ("64 KiB: backslashes", repeated("\\")),
+    ];
+    // `cargo bench --bench decide -- WORD` runs those whose name holds the word.
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let chosen = commands.iter().filter(|(name, _)| {
+        wanted
+            .as_ref()
+            .is_none_or(|word| name.contains(word.as_str()))
+    });
+    for (name, command) in chosen {
+        let args = json!({ "command": command });
+        let request = Request {
+            tool: "Bash",
+            args: args.as_object().expect("an object"),
+        };
+        let runs: usize = if command.len() > 1000 { 60 } else { 2000 };
+        let mut times: Vec<Duration> = (0..runs)
+            .map(|_| {
+                let started = Instant::now();
+                std::hint::black_box(decide(&request, &rules, &mode, &context));
+                started.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        println!(
+            "{name:<26} best {:>10.1?}   median {:>10.1?}   worst {:>10.1?}",
+            times[0],
+            times[runs / 2],
+            times[runs - 1]
+        );
+    }
+}
