@@ -23,9 +23,9 @@ use tokio::time::Instant;
 
 pub use login::{LoginNotice, LoginPrompt, SignedOut};
 
-use crate::api::Secret;
 use crate::api::oauth::{OAuth, OAuthError, Tokens};
 use crate::api::token::{BearerFuture, CredentialError, TokenSource};
+use crate::config::Secret;
 use crate::protocol::time::epoch_millis;
 
 /// A token is refreshed when it is good for less than this.

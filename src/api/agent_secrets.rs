@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Path};
 use super::error::ApiError;
-use super::secret::Secret;
+use crate::config::Secret;
 
 /// Names to values, both non-empty.
 pub type SecretMap = BTreeMap<String, Secret>;

@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::client::{Path, Shared};
 use super::error::{ApiError, ErrorBody, HttpFailure};
 use super::retry::{self, ORDINARY_RETRIES};
-use super::secret::Secret;
 use super::stream::SseStream;
 use super::token::CredentialError;
+use crate::config::Secret;
 
 /// The longest body of an ordinary answer, in bytes.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;

@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::call::read_body;
 use super::error::{ApiError, reason_of};
 use super::net::Net;
-use super::secret::Secret;
+use crate::config::Secret;
 
 /// The login server of Letta Cloud; `LETTA_OAUTH_URL` names another.
 pub const DEFAULT_OAUTH_URL: &str = "https://app.letta.com";

@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::token::StaticToken;
-use super::{BaseUrl, Client, ClientSettings, Net, NetSettings, Secret};
+use super::{BaseUrl, Client, ClientSettings, Net, NetSettings};
+use crate::config::Secret;
 
 /// One request that a [`Server`] got.
 #[derive(Clone, Debug)]

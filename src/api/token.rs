@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::secret::Secret;
+use crate::config::Secret;
 
 /// The future of [`TokenSource::bearer`].
 pub type BearerFuture<'a> =

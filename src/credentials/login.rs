@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{Credentials, StoredTokens, now_ms, off_runtime};
-use crate::api::Secret;
 use crate::api::environments::retry_delay;
 use crate::api::oauth::{DeviceCode, DevicePoll, OAuthError, PollStep};
 use crate::api::token::CredentialError;
+use crate::config::Secret;
 
 /// What people are told during a login.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::api::client::ClientSettings;
 use crate::api::net::{Net, NetSettings};
 use crate::api::oauth::OAuth;
-use crate::api::{BaseUrl, Client, Secret};
+use crate::api::{BaseUrl, Client};
 use crate::config::{CLOUD_URL, Config, LogFormat, ServerFlags};
 use crate::credentials::{CredentialSettings, Credentials, StoredTokens, TokenStore};
 use crate::credentials::{LoginNotice, LoginPrompt};
@@ -127,10 +127,7 @@ impl Foundation {
         let custom_login = std::env::var_os("LETTA_OAUTH_URL").is_some_and(|url| !url.is_empty());
         let device_id = self.device_id()?;
         let settings = CredentialSettings {
-            api_key: sources
-                .api_key
-                .as_ref()
-                .map(|key| Secret::new(key.expose())),
+            api_key: sources.api_key.clone(),
             api_key_file: sources.api_key_file.clone(),
             credentials_directory: sources.credentials_directory.clone(),
             login: url.is_cloud() || custom_login,
@@ -225,25 +222,18 @@ impl TokenStore for SettingsTokens {
     fn load(&self) -> StoredTokens {
         self.0.reload();
         let tokens = self.0.tokens();
-        let secret =
-            |secret: Option<crate::config::Secret>| secret.map(|s| Secret::new(s.expose()));
         StoredTokens {
-            access: secret(tokens.access),
-            refresh: secret(tokens.refresh),
+            access: tokens.access,
+            refresh: tokens.refresh,
             expires_at_ms: tokens.expires_at_ms,
         }
     }
 
     fn save(&self, tokens: &StoredTokens) -> std::io::Result<()> {
-        let secret = |secret: &Option<Secret>| {
-            secret
-                .as_ref()
-                .map(|s| crate::config::Secret::new(s.expose()))
-        };
         self.0
             .set_tokens(&crate::state::settings::StoredTokens {
-                access: secret(&tokens.access),
-                refresh: secret(&tokens.refresh),
+                access: tokens.access.clone(),
+                refresh: tokens.refresh.clone(),
                 expires_at_ms: tokens.expires_at_ms,
             })
             .map_err(std::io::Error::other)

@@ -16,6 +16,7 @@ mod record;
 mod reminder_text;
 mod report;
 mod resume;
+mod rows;
 mod send;
 mod setup;
 mod stop;

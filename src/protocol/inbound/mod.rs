@@ -4,15 +4,14 @@
 //! [`Inbound`]; a known command with a wrong shape names the field that is
 //! wrong, so that the listener can answer it (00 §8).
 
-use serde_json::{Map, Value};
+mod input;
+mod runtime_start;
+
+use serde_json::Value;
 
 use super::catalog::{self, CommandType};
-use super::command::{
-    ApprovalAnswer, ApprovalResponse, ChangeDeviceState, Command, CreateMessage, ExecutionSettings,
-    ExternalToolGroup, ExternalToolSpec, ExternalToolsUpdate, ImageFailureMode, InputOptions,
-    RuntimeStart, Sync,
-};
-use super::fields::{Fields, ShapeError, strings};
+use super::command::{ChangeDeviceState, Command, Sync};
+use super::fields::{Fields, ShapeError};
 use super::id::Scope;
 
 /// Toolset preferences of the wire (02 §2.2).
@@ -94,7 +93,7 @@ pub fn parse(text: &str) -> Result<Inbound, NotAFrame> {
     };
     inbound.body = match inbound.kind.as_str() {
         "pong" | "listener_ready" => Body::Lifecycle,
-        "message" => legacy_message(&mut inbound, object),
+        "message" => input::legacy_message(&mut inbound, object),
         kind => match catalog::find(kind) {
             None => Body::Unknown,
             Some(known) => command(known, &inbound, Fields::new(object)),
@@ -118,24 +117,16 @@ fn scope_of(runtime: &Value) -> Option<Scope> {
     Some(Scope::new(agent, Some(conversation)))
 }
 
-fn acting_user(runtime: Option<&Value>) -> Option<String> {
-    runtime?
-        .get("acting_user_id")?
-        .as_str()
-        .filter(|id| !id.is_empty())
-        .map(String::from)
-}
-
 fn command(known: &CommandType, inbound: &Inbound, mut fields: Fields) -> Body {
     if known.name == "input" {
-        return input(known, inbound, fields);
+        return input::input(known, inbound, fields);
     }
     let parsed = match known.name {
         "app_server_info" => fields
             .non_empty("request_id")
             .map(|_| Command::AppServerInfo),
         "runtime_start" => {
-            runtime_start(fields).map(|start| Command::RuntimeStart(Box::new(start)))
+            runtime_start::runtime_start(fields).map(|start| Command::RuntimeStart(Box::new(start)))
         }
         "sync" => with_scope(inbound, false).and_then(|()| sync(&mut fields)),
         "abort_message" => with_scope(inbound, false).and_then(|()| {
@@ -163,8 +154,8 @@ fn command(known: &CommandType, inbound: &Inbound, mut fields: Fields) -> Body {
                 cwd: fields.string("cwd")?,
             })
         }),
-        "runtime_external_tools_update" => external_tools_update(fields),
-        "external_tool_call_response" => external_tool_call_response(fields),
+        "runtime_external_tools_update" => runtime_start::external_tools_update(fields),
+        "external_tool_call_response" => runtime_start::external_tool_call_response(fields),
         "execute_command" => with_scope(inbound, true).and_then(|()| {
             fields.string("request_id")?;
             Ok(Command::ExecuteCommand {
@@ -248,363 +239,9 @@ pub fn payload_scope(payload: &Value, runtime: &Scope) -> Scope {
     )
 }
 
-fn runtime_start(mut fields: Fields) -> Result<RuntimeStart, ShapeError> {
-    fields.string("request_id")?;
-    let cwd = match fields.peek("cwd") {
-        None => None,
-        Some(Value::Null) => Some(None),
-        Some(Value::String(path)) => Some(Some(path.clone())),
-        Some(_) => return Err(ShapeError::new("cwd", "a string or null")),
-    };
-    let execution_settings = fields
-        .optional_object("execution_settings")?
-        .map(execution_settings)
-        .transpose()?;
-    let external_tools = fields
-        .optional_array("external_tools")?
-        .map(external_groups)
-        .transpose()?;
-    if let Some(sources) = fields.optional_strings("skill_sources")?
-        && let Some(unknown) = sources
-            .iter()
-            .find(|s| !["bundled", "global", "agent", "project"].contains(&s.as_str()))
-    {
-        return Err(ShapeError::new(
-            format!("skill_sources entry {unknown:?}"),
-            "bundled, global, agent or project",
-        ));
-    }
-    Ok(RuntimeStart {
-        agent_id: fields.optional_string("agent_id")?,
-        create_agent: fields.optional_object("create_agent")?,
-        conversation_id: fields.optional_string("conversation_id")?,
-        create_conversation: fields.optional_object("create_conversation")?,
-        conversation_source_tags: fields
-            .optional_strings("conversation_source_tags")?
-            .unwrap_or_default(),
-        cwd,
-        mode: fields.optional_string("mode")?,
-        execution_settings,
-        workspace_sandbox: fields.optional_object("workspace_sandbox")?,
-        recover_approvals: fields.optional_bool("recover_approvals")?.unwrap_or(true),
-        force_device_status: fields.optional_bool("force_device_status")?.unwrap_or(true),
-        wait_for_replay: fields.optional_bool("wait_for_replay")?.unwrap_or(false),
-        teleport_id: fields.optional_string("teleport_id")?,
-        external_tools,
-    })
-}
-
-fn execution_settings(raw: Map<String, Value>) -> Result<ExecutionSettings, ShapeError> {
-    let mut fields = Fields::new(raw.clone());
-    let required = |field: &str, list: Option<Vec<String>>| {
-        list.ok_or_else(|| {
-            ShapeError::new(format!("execution_settings.{field}"), "an array of strings")
-        })
-    };
-    let allowed_tools = fields.optional_strings("allowed_tools")?;
-    let disallowed_tools = fields.optional_strings("disallowed_tools")?;
-    let max_turns = match fields.take("max_turns") {
-        None => None,
-        Some(value) => Some(value.as_u64().filter(|turns| *turns > 0).ok_or_else(|| {
-            ShapeError::new("execution_settings.max_turns", "a positive integer")
-        })?),
-    };
-    Ok(ExecutionSettings {
-        allowed_tools: required("allowed_tools", allowed_tools)?,
-        disallowed_tools: required("disallowed_tools", disallowed_tools)?,
-        disable_memory_guard: fields
-            .optional_bool("disable_memory_guard")?
-            .ok_or_else(|| {
-                ShapeError::new("execution_settings.disable_memory_guard", "true or false")
-            })?,
-        tools: fields.optional_strings("tools")?,
-        max_turns,
-        raw,
-    })
-}
-
-fn external_groups(groups: Vec<Value>) -> Result<Vec<ExternalToolGroup>, ShapeError> {
-    let shape = || ShapeError::new("external_tools", "groups of {scope_id?, tools[]}");
-    groups
-        .into_iter()
-        .map(|group| {
-            let Value::Object(group) = group else {
-                return Err(shape());
-            };
-            let mut group = Fields::new(group);
-            let scope_id = group.optional_string("scope_id")?;
-            let tools = group.optional_array("tools")?.ok_or_else(shape)?;
-            let tools = tools
-                .into_iter()
-                .map(external_tool)
-                .collect::<Result<_, _>>()?;
-            Ok(ExternalToolGroup { scope_id, tools })
-        })
-        .collect()
-}
-
-fn external_tool(tool: Value) -> Result<ExternalToolSpec, ShapeError> {
-    let Value::Object(tool) = tool else {
-        return Err(ShapeError::new("external_tools.tools", "objects"));
-    };
-    let mut tool = Fields::new(tool);
-    Ok(ExternalToolSpec {
-        name: tool.non_empty("name")?,
-        description: tool.string("description")?,
-        parameters: tool.object("parameters")?,
-    })
-}
-
-fn external_tools_update(mut fields: Fields) -> Result<Command, ShapeError> {
-    fields.string("request_id")?;
-    let updates = fields
-        .optional_array("updates")?
-        .ok_or_else(|| ShapeError::new("updates", "an array"))?;
-    let mut seen: Vec<Scope> = Vec::new();
-    let mut parsed = Vec::with_capacity(updates.len());
-    for update in updates {
-        let Value::Object(update) = update else {
-            return Err(ShapeError::new("updates", "an array of objects"));
-        };
-        let mut update = Fields::new(update);
-        let runtimes: Vec<Scope> = update
-            .optional_array("runtimes")?
-            .unwrap_or_default()
-            .iter()
-            .map(|runtime| scope_of(runtime).filter(|scope| scope.agent_id.is_some()))
-            .collect::<Option<_>>()
-            .filter(|runtimes: &Vec<Scope>| !runtimes.is_empty())
-            .ok_or_else(|| ShapeError::new("updates.runtimes", "one or more agent runtimes"))?;
-        for runtime in &runtimes {
-            if seen.contains(runtime) {
-                return Err(ShapeError::new(
-                    "updates.runtimes",
-                    "each runtime at most once",
-                ));
-            }
-            seen.push(runtime.clone());
-        }
-        let groups = update
-            .optional_array("external_tools")?
-            .ok_or_else(|| ShapeError::new("updates.external_tools", "an array"))?;
-        parsed.push(ExternalToolsUpdate {
-            runtimes,
-            groups: external_groups(groups)?,
-        });
-    }
-    Ok(Command::ExternalToolsUpdate(parsed))
-}
-
-fn external_tool_call_response(mut fields: Fields) -> Result<Command, ShapeError> {
-    Ok(Command::ExternalToolCallResponse {
-        call_id: fields.non_empty("request_id")?,
-        result: fields.optional_object("result")?,
-        error: fields.optional_string("error")?,
-    })
-}
-
-/// The messages of 02 §2.3, in its order of checks.
-fn input(known: &CommandType, inbound: &Inbound, mut fields: Fields) -> Body {
-    if let Err(error) = with_scope(inbound, false) {
-        return Body::Malformed {
-            response: known.response,
-            error: error.to_string(),
-        };
-    }
-    let Some(Value::Object(payload)) = fields.take("payload") else {
-        return invalid("input.payload must be an object");
-    };
-    let mut payload = Fields::new(payload);
-    let kind = payload.take("kind");
-    let body = match kind.as_ref().and_then(Value::as_str) {
-        Some("create_message") => create_message(payload, acting_user(inbound.runtime.as_ref())),
-        Some("approval_response") => approval_response(payload),
-        Some("teleport_continue") => {
-            return Body::InvalidInput(String::from(
-                "Teleport between computers is not supported by this computer",
-            ));
-        }
-        _ => {
-            let kind = kind.map_or_else(
-                || String::from("undefined"),
-                |kind| kind.as_str().map_or_else(|| kind.to_string(), String::from),
-            );
-            return Body::InvalidInput(format!("Unsupported input payload kind: {kind}"));
-        }
-    };
-    let command = match body {
-        Ok(command) => command,
-        Err(problem) => return invalid(problem),
-    };
-    // A request id that is no usable string cannot be answered; the input is refused (02 §2.3).
-    match fields.peek("request_id") {
-        None | Some(Value::Null) => Body::Command(command),
-        Some(Value::String(id)) if !id.is_empty() => Body::Command(command),
-        Some(_) => Body::Malformed {
-            response: None,
-            error: String::from("request_id must be a non-empty string"),
-        },
-    }
-}
-
-fn invalid(problem: &str) -> Body {
-    Body::InvalidInput(format!("Protocol violation: {problem}"))
-}
-
-fn create_message(
-    mut payload: Fields,
-    acting_user_id: Option<String>,
-) -> Result<Command, &'static str> {
-    let Some(Value::Array(messages)) = payload.take("messages") else {
-        return Err("input.kind=create_message requires payload.messages[]");
-    };
-    let image_failure_mode = match payload.take("image_failure_mode") {
-        None => ImageFailureMode::Strict,
-        Some(Value::String(mode)) if mode == "strict" => ImageFailureMode::Strict,
-        Some(Value::String(mode)) if mode == "drop" => ImageFailureMode::Drop,
-        Some(_) => return Err("input.payload.image_failure_mode must be strict or drop"),
-    };
-    let client_tool_allowlist = payload
-        .optional_strings("client_tool_allowlist")
-        .map_err(|_| "input.payload.client_tool_allowlist must be string[]")?;
-    let (toolset_base, toolset_include) = match payload.take("client_toolset") {
-        None => (None, Vec::new()),
-        Some(toolset) => client_toolset(toolset).ok_or(
-            "input.payload.client_toolset must contain an optional valid base and string[] include",
-        )?,
-    };
-    let exclude_interactive_tools = payload
-        .optional_bool("exclude_interactive_tools")
-        .map_err(|_| "input.payload.exclude_interactive_tools must be boolean")?
-        .unwrap_or(false);
-    let external_tool_scope_ids = payload
-        .optional_strings("external_tool_scope_ids")
-        .map_err(|_| "input.payload.external_tool_scope_ids must be string[]")?
-        .unwrap_or_default();
-    let messages = messages
-        .into_iter()
-        .map(|message| match message {
-            Value::Object(message) => Ok(message),
-            _ => Err("input.payload.messages[] must contain objects"),
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Command::CreateMessage(Box::new(CreateMessage {
-        messages,
-        options: InputOptions {
-            image_failure_mode,
-            client_tool_allowlist,
-            toolset_base,
-            toolset_include,
-            external_tool_scope_ids,
-            exclude_interactive_tools,
-            response_format: payload.take("response_format"),
-            acting_user_id,
-        },
-    })))
-}
-
-fn client_toolset(toolset: Value) -> Option<(Option<String>, Vec<String>)> {
-    let Value::Object(toolset) = toolset else {
-        return None;
-    };
-    let mut toolset = Fields::new(toolset);
-    let base = toolset.optional_string("base").ok()?;
-    if base
-        .as_deref()
-        .is_some_and(|base| !TOOLSET_PREFERENCES.contains(&base))
-    {
-        return None;
-    }
-    let include = toolset
-        .optional_strings("include")
-        .ok()?
-        .unwrap_or_default();
-    Some((base, include))
-}
-
-fn approval_response(mut payload: Fields) -> Result<Command, &'static str> {
-    const SHAPE: &str = "input.kind=approval_response requires payload.request_id and either payload.decision or payload.error";
-    let request_id = payload.string("request_id").map_err(|_| SHAPE)?;
-    let answer = match payload.take("error") {
-        Some(Value::String(error)) => ApprovalAnswer::Error(error),
-        Some(_) => return Err(SHAPE),
-        None => {
-            let mut decision = Fields::new(payload.object("decision").map_err(|_| SHAPE)?);
-            match decision.string("behavior").map_err(|_| SHAPE)?.as_str() {
-                "allow" => ApprovalAnswer::Allow {
-                    message: decision.optional_string("message").map_err(|_| SHAPE)?,
-                    updated_input: decision
-                        .optional_object("updated_input")
-                        .map_err(|_| SHAPE)?,
-                    suggestions: decision
-                        .optional_strings("selected_permission_suggestion_ids")
-                        .map_err(|_| SHAPE)?
-                        .unwrap_or_default(),
-                },
-                "deny" => ApprovalAnswer::Deny {
-                    message: decision.string("message").map_err(|_| SHAPE)?,
-                },
-                _ => return Err(SHAPE),
-            }
-        }
-    };
-    Ok(Command::ApprovalResponse(ApprovalResponse {
-        request_id,
-        answer,
-    }))
-}
-
-/// `{"type":"message","agentId",…}`: an input without acknowledgement (02 §5.6).
-fn legacy_message(inbound: &mut Inbound, object: Map<String, Value>) -> Body {
-    let mut fields = Fields::new(object);
-    let malformed = |error: ShapeError| Body::Malformed {
-        response: None,
-        error: error.to_string(),
-    };
-    let agent = match fields.non_empty("agentId") {
-        Ok(agent) => agent,
-        Err(error) => return malformed(error),
-    };
-    let Some(Value::Array(messages)) = fields.take("messages") else {
-        return malformed(ShapeError::new("messages", "an array"));
-    };
-    let Some(messages) = messages
-        .into_iter()
-        .map(|message| match message {
-            Value::Object(message) => Some(message),
-            _ => None,
-        })
-        .collect()
-    else {
-        return malformed(ShapeError::new("messages", "an array of objects"));
-    };
-    let conversation = fields
-        .take("conversationId")
-        .or_else(|| fields.take("conversation_id"))
-        .and_then(|id| id.as_str().map(String::from));
-    inbound.scope = Some(Scope::new(Some(&agent), conversation.as_deref()));
-    // Invalid optional fields are ignored here, unlike in `input` (02 §5.6).
-    let (toolset_base, toolset_include) = fields
-        .take("clientToolset")
-        .and_then(client_toolset)
-        .unwrap_or_default();
-    Body::Command(Command::CreateMessage(Box::new(CreateMessage {
-        messages,
-        options: InputOptions {
-            client_tool_allowlist: fields.take("clientToolAllowlist").and_then(strings),
-            toolset_base,
-            toolset_include,
-            external_tool_scope_ids: fields
-                .take("externalToolScopeIds")
-                .and_then(strings)
-                .unwrap_or_default(),
-            ..InputOptions::default()
-        },
-    })))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::command::ApprovalAnswer;
     use super::*;
     use serde_json::json;
 
