@@ -104,7 +104,7 @@ pub struct Config {
     pub debug_file: Option<PathBuf>,
 }
 
-/// Where an API key may come from, in this order; see `state::credentials`.
+/// Where an API key may come from, in this order; see [`crate::credentials`].
 #[derive(Clone, Debug, Default)]
 pub struct CredentialSources {
     /// `LETTA_API_KEY`, non-empty.

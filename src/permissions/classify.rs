@@ -1,7 +1,5 @@
-//! What a batch does with decisions (05 §12): checks before a decision, what
-//! goes to a human, and the text that the model gets for a denial.
-
-use serde_json::{Map, Value};
+//! What a batch does with decisions (05 §12): what goes to a human, and the
+//! text that the model gets for a denial.
 
 use super::pipeline::{Decision, Verdict};
 use super::suggestion::Suggestion;
@@ -10,73 +8,6 @@ use super::suggestion::Suggestion;
 pub const DENIED_BY_CLIENT: &str = "Denied via WebSocket";
 /// The reason for a call without a tool name.
 pub const MISSING_NAME: &str = "Tool call incomplete - missing name";
-
-/// The arguments of a call as the model wrote them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Arguments {
-    /// The object; empty when there was none.
-    pub object: Map<String, Value>,
-    /// The text was not blank and yet no JSON object.
-    pub unparseable: bool,
-}
-
-impl Arguments {
-    /// Reads the `arguments` text of a tool call. Blank text is an empty object.
-    pub fn parse(text: &str) -> Self {
-        if text.trim().is_empty() {
-            return Self {
-                object: Map::new(),
-                unparseable: false,
-            };
-        }
-        match serde_json::from_str(text) {
-            Ok(Value::Object(object)) => Self {
-                object,
-                unparseable: false,
-            },
-            _ => Self {
-                object: Map::new(),
-                unparseable: true,
-            },
-        }
-    }
-
-    /// The denial for `required` arguments that are missing or null, if any are.
-    pub fn missing<'r>(
-        &self,
-        tool: &str,
-        required: impl IntoIterator<Item = &'r str>,
-    ) -> Option<String> {
-        let missing: Vec<&str> = required
-            .into_iter()
-            .filter(|key| self.object.get(*key).is_none_or(Value::is_null))
-            .collect();
-        if missing.is_empty() {
-            return None;
-        }
-        let plural = if missing.len() == 1 { "" } else { "s" };
-        let received: Vec<&str> = self.object.keys().map(String::as_str).collect();
-        let mut text = format!(
-            "{tool} tool missing required parameter{plural}: {}. Received parameters: {}",
-            missing.join(", "),
-            if received.is_empty() {
-                "(none)".to_owned()
-            } else {
-                received.join(", ")
-            }
-        );
-        if self.unparseable {
-            text.push_str(
-                ". The arguments were not a JSON object; send the whole call again as valid JSON.",
-            );
-        } else if self.object.is_empty() {
-            text.push_str(
-                ". The arguments were empty; send the whole call again with all of them.",
-            );
-        }
-        Some(text)
-    }
-}
 
 /// What becomes of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,27 +78,6 @@ pub fn denial_text(decision: &Decision) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arguments_that_are_no_object_are_told_apart_from_blank_ones() {
-        assert!(!Arguments::parse(" ").unparseable);
-        assert!(Arguments::parse("[1]").unparseable);
-        assert!(Arguments::parse("{\"a\":").unparseable);
-        assert_eq!(Arguments::parse("{\"a\":1}").object.len(), 1);
-    }
-
-    #[test]
-    fn a_missing_argument_is_named_with_what_came() {
-        let args = Arguments::parse(r#"{"x": 1, "y": null}"#);
-        assert_eq!(
-            args.missing("Read", ["y", "z"]).unwrap(),
-            "Read tool missing required parameters: y, z. Received parameters: x, y"
-        );
-        assert_eq!(args.missing("Read", ["x"]), None);
-        let broken = Arguments::parse("{").missing("Read", ["x"]).unwrap();
-        assert!(broken.starts_with("Read tool missing required parameter: x."));
-        assert!(broken.contains("valid JSON"));
-    }
 
     #[test]
     fn denials_name_the_rule_or_the_reason() {

@@ -6,7 +6,6 @@
 //! A lock never depends on a process id alone.
 
 pub mod atomic;
-pub mod credentials;
 pub mod home;
 pub mod instance_lock;
 pub mod interrupted;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::tool::{Status, ToolOutcome, ToolReturn};
+use super::tool::{ToolOutcome, ToolReturn};
 
 /// The item for a call that ran. `comment` is what the approving human said.
 pub fn executed(tool_call_id: &str, outcome: &ToolOutcome, comment: Option<&str>) -> Value {
@@ -28,23 +28,6 @@ pub fn executed(tool_call_id: &str, outcome: &ToolOutcome, comment: Option<&str>
 /// The item for a call that must not run.
 pub fn denied(tool_call_id: &str, reason: &str) -> Value {
     json!({"type": "approval", "tool_call_id": tool_call_id, "approve": false, "reason": reason})
-}
-
-/// The item for a call that an abort kept from running.
-pub fn interrupted(tool_call_id: &str) -> Value {
-    executed(tool_call_id, &ToolOutcome::interrupted(), None)
-}
-
-/// Marks the item of a call that was under way when its turn was cancelled.
-pub fn force_error(item: &mut Value) {
-    if item["type"] == "tool" {
-        item["status"] = json!(Status::Error.as_str());
-    }
-}
-
-/// What people see of a denied call.
-pub fn denial_text(reason: &str) -> String {
-    format!("Error: request to call tool denied. User reason: {reason}")
 }
 
 /// The text-only view of a result.
@@ -113,21 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn denials_and_interruptions_have_their_fixed_forms() {
-        let mut item = denied("c", "no");
+    fn a_denial_has_its_fixed_form() {
         assert_eq!(
-            item,
+            denied("c", "no"),
             json!({"type":"approval","tool_call_id":"c","approve":false,"reason":"no"})
-        );
-        force_error(&mut item);
-        assert_eq!(item.get("status"), None);
-        let mut item = executed("c", &ToolOutcome::text("done"), None);
-        force_error(&mut item);
-        assert_eq!(item["status"], "error");
-        assert_eq!(interrupted("c")["tool_return"], "Interrupted by user");
-        assert_eq!(
-            denial_text("r"),
-            "Error: request to call tool denied. User reason: r"
         );
     }
 

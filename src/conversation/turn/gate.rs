@@ -3,23 +3,14 @@
 use serde_json::{Map, Value};
 
 use super::Turn;
+use crate::permissions::classify::{self, Disposition};
 use crate::permissions::rules::LaunchRules;
-use crate::permissions::{AgentIds, Verdict};
-use crate::permissions::{
-    Context, Decision, ModeState, RealDisk, Request, Rules, Suggestion, classify, decide, suggest,
-};
+use crate::permissions::{AgentIds, Context, ModeState, RealDisk, Request, Rules, decide, suggest};
 use crate::tools::{ToolContext, paths};
 
-/// What is known of a call before anyone is asked.
-pub(crate) struct Judged {
-    pub(crate) verdict: Verdict,
-    pub(crate) decision: Decision,
-    pub(crate) suggestion: Option<Suggestion>,
-}
-
 impl Turn {
-    /// Judges a call with the rules and the mode of this moment.
-    pub(crate) fn judge(&self, tool: &str, args: &Map<String, Value>) -> Judged {
+    /// What becomes of a call, by the rules and the mode of this moment.
+    pub(crate) fn judge(&self, tool: &str, args: &Map<String, Value>) -> Disposition {
         let cwd = self.context.cwd.get();
         let view = self.services.settings_files.view(&cwd);
         let files: Vec<Value> = view
@@ -62,24 +53,7 @@ impl Turn {
             args: opened.as_ref().unwrap_or(args),
         };
         let decision = decide(&request, &rules, &mode, &context);
-        let verdict = match decision.verdict {
-            Verdict::Allow if classify::always_needs_human(tool) => Verdict::Ask,
-            verdict => verdict,
-        };
-        let suggestion = decision
-            .suggestion
-            .clone()
-            .or_else(|| suggest(&request, &context));
-        Judged {
-            verdict,
-            // What a settings guard or plan mode asks about is never waved through for good.
-            suggestion: if decision.verdict == Verdict::AlwaysAsk {
-                None
-            } else {
-                suggestion
-            },
-            decision,
-        }
+        classify::dispose(tool, decision, || suggest(&request, &context))
     }
 }
 

@@ -14,7 +14,7 @@ use super::send::{Step, approval_message};
 use super::{End, Turn};
 use crate::conversation::asks::arguments;
 use crate::conversation::interrupt::{DENIED_BY_INTERRUPT, denied_call, interrupted_call};
-use crate::permissions::{Verdict, classify};
+use crate::permissions::classify::{self, Disposition};
 use crate::protocol::command::ApprovalAnswer;
 use crate::protocol::event::{Lifecycle, LoopStatus};
 use crate::tools::tool::OutputStream;
@@ -157,18 +157,17 @@ impl Turn {
 
     fn first_look(&self, call: &PendingCall) -> Look {
         if call.name.is_empty() {
-            return Look::Deny(String::from("Tool call incomplete - missing name"));
+            return Look::Deny(String::from(classify::MISSING_NAME));
         }
         let required = self.tools.required(&call.name);
         let checked = tool_arguments::check(&call.name, &call.args, required);
         if let Some(reason) = checked.denial {
             return Look::Deny(reason);
         }
-        let judged = self.judge(&call.name, &checked.args);
-        match judged.verdict {
-            Verdict::Allow => Look::Allow(checked.args),
-            Verdict::Deny => Look::Deny(classify::denial_text(&judged.decision)),
-            Verdict::Ask | Verdict::AlwaysAsk => Look::Ask(checked.args),
+        match self.judge(&call.name, &checked.args) {
+            Disposition::Run => Look::Allow(checked.args),
+            Disposition::Deny(reason) => Look::Deny(reason),
+            Disposition::Ask { .. } => Look::Ask(checked.args),
         }
     }
 
@@ -177,34 +176,28 @@ impl Turn {
     async fn ask_humans(&mut self, undecided: Vec<Undecided>) -> Result<(), End> {
         let mut rules_changed = false;
         for Undecided { call, args } in undecided {
-            let judged = self.judge(&call.name, &args);
-            if rules_changed {
-                match judged.verdict {
-                    Verdict::Allow => {
-                        self.decide(
-                            call,
-                            Choice::Run {
-                                args,
-                                comment: None,
-                            },
-                        );
-                        continue;
-                    }
-                    Verdict::Deny => {
-                        let reason = classify::denial_text(&judged.decision);
-                        self.decide(call, Choice::Deny { reason });
-                        continue;
-                    }
-                    Verdict::Ask | Verdict::AlwaysAsk => {}
+            // Without a new rule only the suggestion is news.
+            let suggestion = match self.judge(&call.name, &args) {
+                Disposition::Ask { suggestion } => suggestion,
+                Disposition::Run if rules_changed => {
+                    let comment = None;
+                    self.decide(call, Choice::Run { args, comment });
+                    continue;
                 }
-            }
+                Disposition::Deny(reason) if rules_changed => {
+                    self.decide(call, Choice::Deny { reason });
+                    continue;
+                }
+                // The mode changed since the calls were classified; a human was promised.
+                Disposition::Run | Disposition::Deny(_) => None,
+            };
             if self.execution.is_some() {
                 let reason = String::from("Tool requires approval (headless mode)");
                 self.decide(call, Choice::Deny { reason });
                 continue;
             }
             self.human_decided = true;
-            let answered = self.wait_for_human(&call, &args, judged.suggestion).await?;
+            let answered = self.wait_for_human(&call, &args, suggestion).await?;
             if answered.rules_changed {
                 rules_changed = true;
                 if let Some(suggestion) = answered.saved_for_session {
@@ -222,7 +215,7 @@ impl Turn {
                     comment: message.filter(|comment| !comment.trim().is_empty()),
                 },
                 ApprovalAnswer::Deny { message } if message.is_empty() => Choice::Deny {
-                    reason: String::from("Denied via WebSocket"),
+                    reason: String::from(classify::DENIED_BY_CLIENT),
                 },
                 ApprovalAnswer::Deny { message } | ApprovalAnswer::Error(message) => {
                     Choice::Deny { reason: message }
