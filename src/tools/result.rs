@@ -64,6 +64,7 @@ fn with_comment(tool_return: &ToolReturn, comment: Option<&str>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tool::Status;
     use super::*;
 
     #[test]
