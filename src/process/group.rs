@@ -123,17 +123,22 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
+    use super::super::spawn::{Launch, spawn};
     use super::*;
 
-    #[test]
-    fn the_members_of_a_session_are_found_with_their_groups() {
-        let own = rustix::process::getsid(None)
-            .unwrap()
-            .as_raw_nonzero()
-            .get();
-        let me = rustix::process::getpid().as_raw_nonzero().get();
-        let group = rustix::process::getpgrp().as_raw_nonzero().get();
-        assert!(session_members(own).contains(&(me, group)));
-        assert!(session_members(i32::MAX).is_empty());
+    #[tokio::test]
+    async fn the_members_of_a_session_are_found_with_their_groups() {
+        let launch = Launch {
+            argv: vec!["sleep".into(), "600".into()],
+            cwd: "/".into(),
+            env: std::env::vars_os().collect(),
+            terminal: None,
+        };
+        // A session of its own: this process's may be led from outside its PID namespace.
+        let mut spawned = spawn(&launch, true).unwrap();
+        let leader = spawned.group.id();
+        assert_eq!(session_members(leader), [(leader, leader)]);
+        spawned.child.kill().await.unwrap();
+        assert!(session_members(leader).is_empty());
     }
 }
