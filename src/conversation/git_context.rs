@@ -187,10 +187,18 @@ mod tests {
         assert_eq!(context.branch.as_deref(), Some("main"));
         assert_eq!(context.recent_branches, ["other"]);
         // A new branch alone is seen when what is known has aged; a new HEAD at once.
-        assert!(git(dir.path(), &["checkout", "-q", "other"]).await.is_some());
+        assert!(
+            git(dir.path(), &["checkout", "-q", "other"])
+                .await
+                .is_some()
+        );
         let context = known.load(dir.path()).await.unwrap();
         assert_eq!(context.branch.as_deref(), Some("other"));
-        assert!(git(dir.path(), &["checkout", "-q", "--detach"]).await.is_some());
+        assert!(
+            git(dir.path(), &["checkout", "-q", "--detach"])
+                .await
+                .is_some()
+        );
         let worktree = dir.path().join("tree");
         let add = ["worktree", "add", "-q", "tree", "main"];
         assert!(git(dir.path(), &add).await.is_some());

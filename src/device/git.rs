@@ -36,7 +36,13 @@ pub(super) async fn search_branches(mut call: Call) -> Answer {
     let max = call.fields.lenient_count("max_results").unwrap_or(BRANCHES);
     let cwd = cwd(&mut call);
     let format = "--format=%(refname:short)%09%(HEAD)%09%(symref)";
-    let listed = git(&call, &cwd, &["branch", "-a", "--no-color", format], LIST_TIME).await?;
+    let listed = git(
+        &call,
+        &cwd,
+        &["branch", "-a", "--no-color", format],
+        LIST_TIME,
+    )
+    .await?;
     let branches: Vec<Value> = listed
         .lines()
         .filter_map(|line| branch(line, &query))
@@ -142,14 +148,21 @@ async fn git(
     };
     let Ok((status, out, complaints)) = timeout(limit, run).await else {
         group.signal(Signal::KILL);
-        let error = format!("git {} did not end within {} s.", arguments[0], limit.as_secs());
+        let error = format!(
+            "git {} did not end within {} s.",
+            arguments[0],
+            limit.as_secs()
+        );
         return Err(Failure::new(error));
     };
     if status.is_ok_and(|status| status.success()) {
         return Ok(out);
     }
     let complaints: String = complaints.trim().chars().take(SHOWN).collect();
-    Err(Failure::new(format!("git {} failed: {complaints}", arguments[0])))
+    Err(Failure::new(format!(
+        "git {} failed: {complaints}",
+        arguments[0]
+    )))
 }
 
 /// All that a stream says, up to the limit; what is beyond is read away.

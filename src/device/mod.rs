@@ -12,6 +12,8 @@ mod files;
 mod git;
 mod route;
 mod terminals;
+#[cfg(test)]
+mod tests;
 mod watches;
 mod work;
 

@@ -115,10 +115,8 @@ mod tests {
             let _ = held.recv();
             Ok(())
         };
-        let (first, second) = tokio::join!(
-            within(&lane, LIMIT, hang),
-            within(&lane, LIMIT, || Ok(1)),
-        );
+        let (first, second) =
+            tokio::join!(within(&lane, LIMIT, hang), within(&lane, LIMIT, || Ok(1)),);
         assert!(first.is_none() && second.is_none());
         drop(let_go);
         let third = within(&lane, PATIENCE, || Ok(1)).await;

@@ -80,7 +80,7 @@ pub(in crate::device) async fn edit_file(mut call: Call) -> Answer {
         Some(rest) => call.services().home.user.join(rest),
         None => PathBuf::from(&path),
     };
-    let edit = async { 
+    let edit = async {
         let request = request?;
         call.shared.quick(move || request.edit(&place)).await
     };
@@ -99,7 +99,10 @@ pub(in crate::device) async fn edit_file(mut call: Call) -> Answer {
         });
         push(call.services(), &call.request.from, &frame);
     }
-    let message = format!("Successfully replaced {count} occurrence{} in {path}", plural(count));
+    let message = format!(
+        "Successfully replaced {count} occurrence{} in {path}",
+        plural(count)
+    );
     Ok(json!({
         "file_path": path, "message": message, "replacements": count, "start_line": start_line,
     }))

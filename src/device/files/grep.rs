@@ -56,7 +56,10 @@ pub(in crate::device) async fn grep_in_files(mut call: Call) -> Answer {
     let budget = Budget::new(cancel.clone(), TIME);
     // Ends the threads of the search when nobody waits for it any more.
     let _end = cancel.drop_guard();
-    let found = call.shared.walk(TIME, move || request.search(&budget)).await;
+    let found = call
+        .shared
+        .walk(TIME, move || request.search(&budget))
+        .await;
     found.unwrap_or_else(|| Err(timed_out()))
 }
 

@@ -117,7 +117,10 @@ mod tests {
             (page["folders"].to_string(), page["files"].to_string(), more)
         };
         let page = |folders: &str, files: &str, more| (folders.into(), files.into(), more);
-        assert_eq!(shown(0, None), page(r#"["a","b"]"#, r#"["c","d","e"]"#, false));
+        assert_eq!(
+            shown(0, None),
+            page(r#"["a","b"]"#, r#"["c","d","e"]"#, false)
+        );
         assert_eq!(shown(1, Some(2)), page(r#"["b"]"#, r#"["c"]"#, true));
         assert_eq!(shown(3, Some(2)), page("[]", r#"["d","e"]"#, false));
         assert_eq!(shown(0, Some(0)), page("[]", "[]", true));

@@ -42,7 +42,9 @@ pub(in crate::device) async fn read_file(mut call: Call) -> Written {
         Ok(Some(name)) if name == "base64" => (Encoding::Base64, "base64"),
         _ => {
             let error = ShapeError::new("encoding", "utf8 or base64");
-            return Err(Failure::from(error).with("path", path).with("encoding", "utf8"));
+            return Err(Failure::from(error)
+                .with("path", path)
+                .with("encoding", "utf8"));
         }
     };
     let failed = |failure: Failure| failure.with("path", path.as_str()).with("encoding", name);

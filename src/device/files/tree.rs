@@ -103,11 +103,15 @@ pub(in crate::device) async fn get_tree(mut call: Call) -> Answer {
     let path = call.fields.string("path")?;
     let echo = path.clone();
     let fields = &mut call.fields;
-    let depth = fields.string("request_id").and_then(|_| fields.count("depth"));
+    let depth = fields
+        .string("request_id")
+        .and_then(|_| fields.count("depth"));
     let home = call.services().home.user.clone();
     let tree = async {
         let depth = depth?;
-        call.shared.quick(move || tree(path.into(), &home, depth)).await
+        call.shared
+            .quick(move || tree(path.into(), &home, depth))
+            .await
     };
     match tree.await {
         Ok((entries, more)) => Ok(json!({

@@ -18,10 +18,14 @@ pub(in crate::device) async fn write_file(mut call: Call) -> Answer {
     let path = call.fields.string("path")?;
     let echo = path.clone();
     let fields = &mut call.fields;
-    let content = fields.string("request_id").and_then(|_| fields.string("content"));
+    let content = fields
+        .string("request_id")
+        .and_then(|_| fields.string("content"));
     let work = async {
         let content = content?;
-        call.shared.quick(move || write(&PathBuf::from(path), &content)).await
+        call.shared
+            .quick(move || write(&PathBuf::from(path), &content))
+            .await
     };
     match work.await {
         Ok(()) => Ok(json!({"path": echo})),
@@ -41,7 +45,9 @@ fn write(path: &Path, content: &str) -> Result<(), Failure> {
             disk::write(path, content.as_bytes(), Some(stamp)).map_err(failed)?;
         }
         Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty());
             if let Some(parent) = parent {
                 fs::create_dir_all(parent)
                     .map_err(|error| Failure::new(super::at_path(&error, parent)))?;
@@ -58,7 +64,9 @@ fn same_lines(one: &str, other: &str) -> bool {
     fn with_lf(text: &str) -> impl Iterator<Item = u8> {
         let bytes = text.as_bytes();
         let kept = move |at: usize| bytes[at] != b'\r' || bytes.get(at + 1) != Some(&b'\n');
-        (0..bytes.len()).filter(move |at| kept(*at)).map(|at| bytes[at])
+        (0..bytes.len())
+            .filter(move |at| kept(*at))
+            .map(|at| bytes[at])
     }
     with_lf(one).eq(with_lf(other))
 }

@@ -25,7 +25,7 @@ use crate::protocol::ConnectionId;
 use crate::protocol::fields::{Fields, ShapeError};
 
 /// A second spawn or a kill within this time is a page that mounts twice.
-const YOUNG: Duration = Duration::from_millis(2000);
+pub(super) const YOUNG: Duration = Duration::from_millis(2000);
 /// Terminals of one connection.
 const MAX_TERMINALS: usize = 32;
 /// How long terminals may take to end when the process does.
@@ -170,7 +170,10 @@ pub(super) fn spawn(terminals: &mut Terminals, mut call: Call) {
 /// Types into a terminal.
 pub(super) fn input(terminals: &mut Terminals, mut call: Call) {
     let fields = &mut call.fields;
-    match fields.string("terminal_id").and_then(|id| Ok((id, fields.string("data")?))) {
+    match fields
+        .string("terminal_id")
+        .and_then(|id| Ok((id, fields.string("data")?)))
+    {
         Ok((id, data)) => terminals.order(&call, id, Order::Type(data)),
         Err(error) => call.fail(&error.to_string()),
     }
@@ -179,7 +182,10 @@ pub(super) fn input(terminals: &mut Terminals, mut call: Call) {
 /// Gives a terminal another size.
 pub(super) fn resize(terminals: &mut Terminals, mut call: Call) {
     let fields = &mut call.fields;
-    match fields.string("terminal_id").and_then(|id| Ok((id, size(fields)?))) {
+    match fields
+        .string("terminal_id")
+        .and_then(|id| Ok((id, size(fields)?)))
+    {
         Ok((id, size)) => terminals.order(&call, id, Order::Resize(size)),
         Err(error) => call.fail(&error.to_string()),
     }

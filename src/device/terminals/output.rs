@@ -131,6 +131,9 @@ mod tests {
         }
         drop((echo, second));
         let _third = output.due().await;
-        assert_eq!(output.take("t").len(), FULL + r#"{"type":"terminal_output","terminal_id":"t","data":""}"#.len());
+        assert_eq!(
+            output.take("t").len(),
+            FULL + r#"{"type":"terminal_output","terminal_id":"t","data":""}"#.len()
+        );
     }
 }

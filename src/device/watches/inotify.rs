@@ -130,8 +130,12 @@ mod linux {
             bytes.extend(event(-1, ReadFlags::QUEUE_OVERFLOW.bits(), b""));
             bytes.extend(event(3, ReadFlags::DELETE_SELF.bits(), b""));
             bytes.extend(&event(4, 2, b"torn")[..18]);
-            let changed = |watched, name: Option<&str>| News::Changed(watched, name.map(Into::into));
-            assert_eq!(parse(&bytes), [changed(1, Some("name")), News::Lost, changed(3, None)]);
+            let changed =
+                |watched, name: Option<&str>| News::Changed(watched, name.map(Into::into));
+            assert_eq!(
+                parse(&bytes),
+                [changed(1, Some("name")), News::Lost, changed(3, None)]
+            );
         }
     }
 }

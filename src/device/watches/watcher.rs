@@ -183,7 +183,10 @@ impl Watcher {
         let now = Instant::now();
         let mut due = Vec::new();
         for (key, watch) in &mut self.watches {
-            if watch.due.is_some_and(|(due, latest)| due.min(latest) <= now) {
+            if watch
+                .due
+                .is_some_and(|(due, latest)| due.min(latest) <= now)
+            {
                 watch.due = None;
                 due.push(key.clone());
             }
