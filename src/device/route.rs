@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::call::{Call, Pending};
-use super::directories;
+use super::{cron, directories};
 
 /// One command type.
 #[derive(Debug)]
@@ -68,4 +68,30 @@ static ROUTES: &[Route] = &[
     job("set_boot_working_directory", "{}", |call| {
         Box::pin(directories::set_boot(call))
     }),
+    job("cron_list", r#"{"tasks":[]}"#, |call| {
+        Box::pin(cron::list(call))
+    }),
+    job("cron_add", "{}", |call| Box::pin(cron::add(call))),
+    job("cron_get", r#"{"found":false,"task":null}"#, |call| {
+        Box::pin(cron::get(call))
+    }),
+    job("cron_runs", "{}", |call| Box::pin(cron::runs(call))),
+    job("cron_trigger", r#"{"found":false}"#, |call| {
+        Box::pin(cron::trigger(call))
+    }),
+    job("cron_pause", r#"{"found":false}"#, |call| {
+        Box::pin(cron::pause(call))
+    }),
+    job("cron_resume", r#"{"found":false}"#, |call| {
+        Box::pin(cron::resume(call))
+    }),
+    job("cron_update", "{}", |call| Box::pin(cron::update(call))),
+    job("cron_delete", r#"{"found":false}"#, |call| {
+        Box::pin(cron::delete(call))
+    }),
+    job(
+        "cron_delete_all",
+        r#"{"agent_id":"","deleted":0}"#,
+        |call| Box::pin(cron::delete_all(call)),
+    ),
 ];
