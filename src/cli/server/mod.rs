@@ -16,9 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::start::Foundation;
 use super::{help, notify::Notifier, usage};
-use crate::config::{FrameLog, ServerCommand, parse_server};
+use crate::config::{CronScope, FrameLog, ServerCommand, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
+use crate::cron::firing::Conversations;
+use crate::cron::scheduler::Scheduler;
+use crate::cron::store::Store;
+use crate::cron::zone::Zones;
 use crate::events::EventSink;
 use crate::listener::{Listener, door};
 use crate::process::environment::install_shim;
@@ -271,6 +275,12 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         listener_stop.clone(),
     ));
     let mut relay = tokio::spawn(relay.run(relay_stop.clone()));
+    let scheduler_stop = draining.child_token();
+    let scheduler = tokio::spawn(fire_schedules(
+        scheduler(&services, config.cron),
+        services.link.clone(),
+        scheduler_stop.clone(),
+    ));
 
     let reload = settings_reload(&foundation);
     let signalled = tokio::select! {
@@ -299,6 +309,8 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         },
     };
     let finish = async {
+        scheduler_stop.cancel();
+        let _ = scheduler.await;
         listener_stop.cancel();
         // It hands over what conversations say last; then the relay sends it.
         let _ = listener.await;
@@ -365,6 +377,35 @@ fn greet(
     println!("Server: {server}");
     println!("Mode:   {mode}{}", foundation.mode_note(*mode));
     println!("Health: {}", health.address());
+}
+
+/// What fires the schedules; `None` when it is turned off.
+fn scheduler(services: &Services, scope: CronScope) -> Option<Scheduler> {
+    (scope != CronScope::Off).then(|| Scheduler {
+        store: Store::new(&services.home),
+        scope,
+        zones: Zones::system(),
+        target: Arc::new(Conversations {
+            api: services.api.0.clone(),
+            inject: services.inject.clone(),
+            events: services.events.clone(),
+        }),
+        metrics: services.metrics.0.clone(),
+        clock: Arc::new(jiff::Timestamp::now),
+    })
+}
+
+/// Fires schedules from the first connection on, through every later loss (07 §1.5).
+async fn fire_schedules(
+    scheduler: Option<Scheduler>,
+    mut link: watch::Receiver<Link>,
+    stop: CancellationToken,
+) {
+    let Some(scheduler) = scheduler else { return };
+    let connected = async { link.wait_for(|link| link.open).await.is_ok() };
+    if stop.run_until_cancelled(connected).await == Some(true) {
+        scheduler.run(stop).await;
+    }
 }
 
 /// Everything that children of this process get.
