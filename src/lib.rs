@@ -21,6 +21,7 @@
 //! - 2 [`process`]: children: shells, groups, output capture, background work.
 //! - 2 [`permissions`]: may this tool call run? Pure decisions.
 //! - 3 [`tools`]: the tools of this machine and how a batch of calls runs.
+//! - 3 [`hooks`]: the user's own commands around tool calls.
 //! - 4 [`conversation`]: the actor of one conversation: queue, turn, approvals.
 //! - 5 [`cron`]: scheduled prompts: expressions, store, lease, scheduler.
 //! - 6 [`listener`]: the coordinator: subscriptions, dispatch, the outbox.
@@ -34,6 +35,7 @@ pub mod conversation;
 pub mod credentials;
 pub mod cron;
 pub mod events;
+pub mod hooks;
 pub mod listener;
 pub mod permissions;
 pub mod process;

@@ -81,7 +81,7 @@ impl Conversation {
             }
         }
         if let Some(mode) = adopt.mode {
-            self.change_mode(mode);
+            self.change_mode(mode).await;
         }
         let mut response = adopt.response;
         response.insert(

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
+use tokio::process::ChildStdin;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -252,6 +253,20 @@ impl Processes {
         let spawned = spawn::spawn(launch, self.0.own_session)?;
         self.0.groups.add(spawned.group);
         Ok(spawned)
+    }
+
+    /// The same for a process without a terminal that is fed through its
+    /// standard input.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn spawn_fed(&self, launch: &Launch) -> Result<(Spawned, ChildStdin), StartError> {
+        if self.0.shutdown.is_cancelled() {
+            return Err(StartError::GoingDown);
+        }
+        let (spawned, stdin) = spawn::spawn_fed(launch, self.0.own_session)?;
+        self.0.groups.add(spawned.group);
+        Ok((spawned, stdin))
     }
 
     fn launch(

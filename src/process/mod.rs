@@ -22,4 +22,4 @@ pub mod spawn;
 pub use background::{About, Kind, Processes, StartError, Task};
 pub use environment::{BaseEnvironment, TurnFacts, Variables};
 pub use session::{Ending, Finished, Plan, Session, Stream};
-pub use spawn::{Launch, SpawnError};
+pub use spawn::{Launch, SpawnError, Spawned};

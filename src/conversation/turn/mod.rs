@@ -11,6 +11,7 @@ mod chunk;
 mod drain;
 mod failure;
 mod gate;
+mod hooked;
 mod preview;
 mod record;
 mod reminder_text;
@@ -207,6 +208,7 @@ pub(crate) struct Turn {
     /// The approval stop under way, until its continuation was accepted.
     progress: Option<Progress>,
     human_decided: bool,
+    server_calls: hooked::ServerCalls,
     retries: Retries,
     usage: Usage,
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::after_stop::{Retries, reminder_message};
 use super::failure::TurnError;
+use super::hooked::Hooked;
 use super::record::Record;
 use super::reminder_text::{self, Facts};
 use super::report::{Port, Report, Toolset};
@@ -16,7 +17,7 @@ use crate::conversation::reminders::{Due, SecretsDue};
 use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
 use crate::process::TurnFacts;
-use crate::protocol::Scope;
+use crate::protocol::{PermissionMode, Scope};
 use crate::tools::tool::{ToolContext, WorkingDirectory};
 use crate::tools::toolset::{Model, Preference, Selection};
 
@@ -78,6 +79,13 @@ impl Turn {
             return Err(End::Failed(TurnError::plain(
                 "The agent of this conversation could not be read from the server.",
             )));
+        }
+        let mut mode = services.remote.mode_of(&scope);
+        if mode.mode == PermissionMode::Plan && mode.plan_file.is_none() {
+            // Plan mode of the process: each conversation gets its file here.
+            let plans = services.home.plans();
+            mode = services.remote.enter_plan(&scope, &plans).await;
+            port.tell(Report::Announce { device: false }).await;
         }
         let selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
         let (tools, preset) =
@@ -143,6 +151,7 @@ impl Turn {
                 cwd: context.cwd.get(),
                 secrets: &names,
                 memory_directory: None,
+                plan_file: mode.plan_file,
             };
             let reminders = reminder_text::all(&due, &facts, session_wanted(&services)).await;
             prepend(&mut outgoing, &reminders);
@@ -150,6 +159,7 @@ impl Turn {
                 port.tell(Report::SecretsTold(names)).await;
             }
         }
+        let hooked = Arc::new(Hooked(services.hooks.clone()));
         let turn = Self {
             services,
             scope,
@@ -159,13 +169,14 @@ impl Turn {
             options,
             execution,
             session_rules,
-            tools: Arc::new(tools),
+            tools: Arc::new(tools.with_around(hooked)),
             context,
             run_id: None,
             run_is_shown: false,
             record,
             progress: None,
             human_decided: false,
+            server_calls: Default::default(),
             retries: Retries::default(),
             usage: Usage::default(),
         };
