@@ -24,6 +24,7 @@
 //! - 3 [`hooks`]: the user's own commands around tool calls.
 //! - 4 [`conversation`]: the actor of one conversation: queue, turn, approvals.
 //! - 5 [`cron`]: scheduled prompts: expressions, store, lease, scheduler.
+//! - 5 [`device`]: the commands that are not about a turn: files, terminals, models.
 //! - 6 [`listener`]: the coordinator: subscriptions, dispatch, the outbox.
 //! - 7 [`transport`]: the relay connection and the health endpoints.
 //! - 8 [`cli`]: one file per subcommand.
@@ -34,6 +35,7 @@ pub mod config;
 pub mod conversation;
 pub mod credentials;
 pub mod cron;
+pub mod device;
 pub mod events;
 pub mod hooks;
 pub mod listener;

@@ -14,6 +14,7 @@ pub mod group;
 pub mod notification;
 pub mod output_file;
 pub mod pty;
+pub mod sandbox;
 pub mod scrub;
 pub mod session;
 pub mod shell;

@@ -19,7 +19,7 @@ use super::group::{self, Group};
 use super::pty::{self, Master, WindowSize};
 
 /// What to start.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Launch {
     /// The program and its arguments; not empty.
     pub argv: Vec<OsString>,
