@@ -106,6 +106,7 @@ impl Conversation {
             due,
             cwd: cwd.clone(),
             execution: self.execution.clone(),
+            workspace: self.workspace.clone(),
             session_rules: self.session_rules.clone(),
             cancel: cancel.clone(),
             reports: reports_in,

@@ -33,7 +33,8 @@ pub(super) async fn wanted(
     let cwd = start.cwd.clone().flatten();
     let work = move || resolve(&sandbox, cwd.as_deref());
     let resolved = tokio::task::spawn_blocking(work).await;
-    let wanted = resolved.unwrap_or_else(|_| Err("the workspace sandbox was not checked".into()))?;
+    let wanted =
+        resolved.unwrap_or_else(|_| Err("the workspace sandbox was not checked".into()))?;
     match processes.sandbox().await {
         Ok(_) => Ok(Some(wanted)),
         Err(reason) => Err(format!(
@@ -102,15 +103,60 @@ mod tests {
         let place = |path: &Path| path.to_str().unwrap().to_owned();
         let (iso_text, root_text) = (place(&iso), place(&root));
         for (root, isolation, cwd, error) in [
-            ("w", &*iso_text, None, "workspace sandbox paths must be absolute"),
-            (&*root_text, "iso", None, "workspace sandbox paths must be absolute"),
-            (&place(&iso.join("no")), &iso_text, None, "workspace sandbox root must be an existing directory"),
-            (&place(&iso.join("file")), &iso_text, None, "workspace sandbox root must be an existing directory"),
-            (&root_text, &place(&iso.join("no")), None, "workspace sandbox isolation root must be an existing directory"),
-            (&iso_text, &iso_text, None, "workspace sandbox root must be inside its isolation root"),
-            (&place(&link), &iso_text, None, "workspace sandbox root must be inside its isolation root"),
-            (&root_text, &iso_text, Some(&*iso_text), "runtime_start cwd must be inside the workspace sandbox root"),
-            (&root_text, &iso_text, Some("sub"), "runtime_start cwd must be inside the workspace sandbox root"),
+            (
+                "w",
+                &*iso_text,
+                None,
+                "workspace sandbox paths must be absolute",
+            ),
+            (
+                &*root_text,
+                "iso",
+                None,
+                "workspace sandbox paths must be absolute",
+            ),
+            (
+                &place(&iso.join("no")),
+                &iso_text,
+                None,
+                "workspace sandbox root must be an existing directory",
+            ),
+            (
+                &place(&iso.join("file")),
+                &iso_text,
+                None,
+                "workspace sandbox root must be an existing directory",
+            ),
+            (
+                &root_text,
+                &place(&iso.join("no")),
+                None,
+                "workspace sandbox isolation root must be an existing directory",
+            ),
+            (
+                &iso_text,
+                &iso_text,
+                None,
+                "workspace sandbox root must be inside its isolation root",
+            ),
+            (
+                &place(&link),
+                &iso_text,
+                None,
+                "workspace sandbox root must be inside its isolation root",
+            ),
+            (
+                &root_text,
+                &iso_text,
+                Some(&*iso_text),
+                "runtime_start cwd must be inside the workspace sandbox root",
+            ),
+            (
+                &root_text,
+                &iso_text,
+                Some("sub"),
+                "runtime_start cwd must be inside the workspace sandbox root",
+            ),
         ] {
             let sandbox = json!({"root": root, "isolation_root": isolation});
             let found = resolve(sandbox.as_object().unwrap(), cwd);

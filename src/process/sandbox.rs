@@ -65,7 +65,14 @@ impl Confinement {
     pub(super) fn workspace(bwrap: &Path, root: &Path, isolation_root: &Path) -> Self {
         let mut words: Vec<OsString> = vec![bwrap.into()];
         let fixed = [
-            "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs",
+            "--ro-bind",
+            "/",
+            "/",
+            "--dev",
+            "/dev",
+            "--proc",
+            "/proc",
+            "--tmpfs",
         ];
         words.extend(fixed.map(OsString::from));
         words.push(isolation_root.into());
@@ -88,8 +95,11 @@ mod tests {
 
     #[test]
     fn masks_come_before_what_is_writable() {
-        let confinement =
-            Confinement::workspace(Path::new("/b/bwrap"), Path::new("/iso/w"), Path::new("/iso"));
+        let confinement = Confinement::workspace(
+            Path::new("/b/bwrap"),
+            Path::new("/iso/w"),
+            Path::new("/iso"),
+        );
         let argv = confinement.wrap(&["sh".into(), "-c".into(), "x".into()]);
         let argv: Vec<&str> = argv.iter().map(|word| word.to_str().unwrap()).collect();
         assert_eq!(

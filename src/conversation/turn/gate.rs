@@ -72,6 +72,7 @@ impl Turn {
         context
             .credentials
             .clone_from(&self.services.credential_files);
+        context.workspace.clone_from(&self.workspace);
         let opened = as_opened(tool, args, &self.context);
         let request = Request {
             tool,

@@ -39,7 +39,7 @@ use super::queue::BatchMessage;
 use super::reminders::Due;
 use super::services::Services;
 use crate::api::Client;
-use crate::permissions::SessionRules;
+use crate::permissions::{SessionRules, Workspace};
 use crate::protocol::Scope;
 use crate::protocol::command::{ExecutionSettings, InputOptions};
 use crate::protocol::event::Lifecycle;
@@ -84,6 +84,7 @@ pub(crate) struct TurnInput {
     pub(crate) due: Due,
     pub(crate) cwd: PathBuf,
     pub(crate) execution: Option<ExecutionSettings>,
+    pub(crate) workspace: Option<Workspace>,
     pub(crate) session_rules: SessionRules,
     pub(crate) cancel: CancellationToken,
     pub(crate) reports: mpsc::Sender<Report>,
@@ -197,6 +198,7 @@ pub(crate) struct Turn {
     outgoing: Vec<Value>,
     options: InputOptions,
     execution: Option<ExecutionSettings>,
+    workspace: Option<Workspace>,
     session_rules: SessionRules,
     tools: Arc<TurnTools>,
     context: ToolContext,

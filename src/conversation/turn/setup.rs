@@ -16,7 +16,8 @@ use crate::api::Client;
 use crate::conversation::reminders::{Due, SecretsDue};
 use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
-use crate::process::TurnFacts;
+use crate::permissions::Workspace;
+use crate::process::{Processes, TurnFacts};
 use crate::protocol::{PermissionMode, Scope};
 use crate::tools::tool::{ToolContext, WorkingDirectory};
 use crate::tools::toolset::{Model, Preference, Selection};
@@ -42,6 +43,7 @@ impl Turn {
             due,
             cwd,
             execution,
+            workspace,
             session_rules,
             ..
         } = input;
@@ -103,12 +105,15 @@ impl Turn {
             .connection
             .clone()
             .filter(|id| id.is_hosted());
+        // The next process would not know of a workspace: it must take up nothing of it.
+        let recorded = hosted.as_ref().filter(|_| workspace.is_none());
         let record = Record::new(
-            hosted.as_ref().map(|_| services.interrupted.clone()),
+            recorded.map(|_| services.interrupted.clone()),
             &scope,
             options.acting_user_id.clone(),
             cwd.to_string_lossy().into_owned(),
         );
+        let processes = confined(&services, workspace.as_ref()).await?;
         let name = agent
             .as_deref()
             .and_then(|agent| agent.get("name"))
@@ -119,7 +124,7 @@ impl Turn {
             cwd: WorkingDirectory::new(cwd),
             home: services.home.user.clone(),
             letta_home: services.home.letta.clone(),
-            processes: services.background.clone(),
+            processes,
             conversation: ConversationHandle::new(scope.clone(), services.inject.clone()),
             facts: TurnFacts {
                 agent_name: name.map(Arc::from),
@@ -168,6 +173,7 @@ impl Turn {
             outgoing,
             options,
             execution,
+            workspace,
             session_rules,
             tools: Arc::new(tools.with_around(hooked)),
             context,
@@ -182,6 +188,25 @@ impl Turn {
         };
         Ok((turn, opening))
     }
+}
+
+/// The owner of the turn's children. In a workspace they run confined or not at all.
+async fn confined(services: &Services, workspace: Option<&Workspace>) -> Result<Processes, End> {
+    let Some(Workspace {
+        root,
+        isolation_root,
+    }) = workspace
+    else {
+        return Ok(services.background.clone());
+    };
+    let confined = services
+        .background
+        .confined(root.as_ref(), isolation_root.as_ref());
+    confined.await.map_err(|reason| {
+        End::Failed(TurnError::plain(format!(
+            "workspace sandbox requires a kernel sandbox backend ({reason})"
+        )))
+    })
 }
 
 fn session_wanted(services: &Services) -> bool {
