@@ -13,12 +13,12 @@ use crate::harness::{Lab, SOON, bash, call, scope};
 async fn status(lab: &Lab, scope: &Scope) -> (Value, Value) {
     let mark = lab.cloud.mark();
     let device = lab.device().await;
-    let sync = json!({"type": "sync", "runtime": scope.runtime()});
+    let sync = json!({"type": "sync", "runtime": scope.runtime(), "force_device_status": true});
     device.request(sync, SOON).await.unwrap();
     let of = |kind: &'static str| {
         let conversation = scope.conversation.clone();
         lab.frame(mark, move |frame| {
-            frame.label() == kind
+            frame.value["type"] == kind
                 && frame.value["runtime"]["conversation_id"] == conversation.as_str()
         })
     };

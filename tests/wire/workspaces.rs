@@ -66,7 +66,7 @@ async fn s05_13_1_a_workspace_confines_its_tools_or_the_runtime_does_not_start()
         call("Read", &json!({"file_path": peer})),
     );
     let turn = lab.cloud.turn(&scope(), &script).await.unwrap();
-    assert_eq!(turn.text(), "done");
+    assert_eq!(turn.stop_reason(), "end_turn");
     let body = lab
         .cloud
         .message_bodies("conv-1")
