@@ -482,3 +482,38 @@ async fn a_prompt_hook_is_answered_by_the_model_of_the_agent() {
         assert!(prompt.starts_with("Allow only tests. {\n"), "{prompt}");
     }
 }
+
+/// Every example of `docs/permissions.md` says what really happens.
+#[tokio::test]
+async fn the_hooks_of_the_documentation_do_what_it_says() {
+    let text = include_str!("../../docs/permissions.md");
+    let mut lines = text.lines().skip_while(|line| *line != "```hooks").skip(1);
+    let settings = lines.next().unwrap().strip_prefix("settings ").unwrap();
+    let bench = Bench::new(&serde_json::from_str(settings).unwrap());
+    let mut checked = 0;
+    for line in lines.take_while(|line| *line != "```") {
+        let (event, rest) = line.split_once(' ').unwrap();
+        let (call_text, outcome) = rest.rsplit_once(' ').unwrap();
+        let (tool, input) = call_text.trim().split_once(' ').unwrap();
+        let event_of_tool = call(tool, serde_json::from_str(input).unwrap());
+        let site = bench.site();
+        let found = if event == "PreToolUse" {
+            match bench.hooks.pre_tool_use(&site, &event_of_tool).await {
+                BeforeTool::Run(_) => "runs",
+                BeforeTool::Blocked(_) => "blocked",
+            }
+        } else {
+            let input = &event_of_tool.input;
+            let session = SessionRules::default();
+            let hooks = &bench.hooks;
+            match hooks.permission_request(&site, tool, input, &session).await {
+                Permission::Allow => "allow",
+                Permission::Ask => "ask",
+                Permission::Deny(_) => "deny",
+            }
+        };
+        assert_eq!(found, outcome, "{line}");
+        checked += 1;
+    }
+    assert_eq!(checked, 4);
+}
