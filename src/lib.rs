@@ -13,6 +13,7 @@
 //!
 //! - 0 [`protocol`]: wire types of the WebSocket protocol, nothing but data.
 //! - 0 [`config`]: every flag and environment variable, read once.
+//! - 0 `line_diff`: which lines two texts have in common.
 //! - 1 [`events`]: the two handles that let lower floors speak upward.
 //! - 1 [`state`]: everything on disk under `~/.letta` and `.letta`.
 //! - 1 [`telemetry`]: logs, the per-session transport log, metrics.
@@ -38,6 +39,7 @@ pub mod cron;
 pub mod device;
 pub mod events;
 pub mod hooks;
+mod line_diff;
 pub mod listener;
 pub mod permissions;
 pub mod process;

@@ -12,6 +12,8 @@
 
 #[path = "wire/approvals.rs"]
 mod approvals;
+#[path = "wire/device.rs"]
+mod device;
 #[path = "wire/failures.rs"]
 mod failures;
 #[path = "wire/harness.rs"]

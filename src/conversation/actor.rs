@@ -62,8 +62,13 @@ pub(crate) enum Done {
     CancelSettled(Lease),
     /// A replay has what it needs.
     Replay(Box<ReplayPrepared>),
-    /// Git facts were refreshed, nothing else to do.
-    Git,
+    /// What is known of a directory's repository.
+    Git {
+        cwd: PathBuf,
+        context: Option<GitContext>,
+        /// Whether clients are told even when nothing changed.
+        tell: bool,
+    },
     /// An interrupted turn was looked up.
     Record(Box<RecordOutcome>),
     /// Time to look at deferred records again.
@@ -239,7 +244,8 @@ impl Conversation {
             Ok(Done::Replay(prepared)) => self.replay(*prepared),
             Ok(Done::Record(outcome)) => self.on_record(*outcome),
             Ok(Done::RecordTimer) => self.retry_records(),
-            Ok(Done::Git | Done::Nothing) => {}
+            Ok(Done::Git { cwd, context, tell }) => self.on_git(cwd, context, tell),
+            Ok(Done::Nothing) => {}
             // Jobs catch their own panics; what is left is an abort at shutdown.
             Err(error) => tracing::error!(%error, "A job of a conversation ended early."),
         }

@@ -143,6 +143,7 @@ impl Conversation {
             Injected::CronPrompt { text } => Work::CronPrompt { text },
             Injected::BackgroundChanged => return self.emit_device_status(),
             Injected::BootDirectoryChanged => return self.on_boot_directory_changed(),
+            Injected::GitChanged => return self.refresh_git(true),
         };
         if self.queue.push(work, None, None, now()) == Enqueued::Refused {
             tracing::warn!("A full queue refused work of this computer.");
@@ -282,7 +283,7 @@ impl Conversation {
             // A missing directory is no error: the client sees the old one again.
             Ok(_) | Err(CwdError::Missing(_)) => {
                 self.reminders.directory_changed();
-                self.refresh_git();
+                self.refresh_git(false);
                 self.emit_device_status();
             }
             Err(error) => self.notice(&error.to_string()),
@@ -300,7 +301,7 @@ impl Conversation {
             return;
         }
         self.reminders.directory_changed();
-        self.refresh_git();
+        self.refresh_git(false);
         self.emit_device_status();
     }
 

@@ -263,7 +263,7 @@ impl Conversation {
             Done::Nothing,
         );
         self.reminders.directory_changed();
-        self.refresh_git();
+        self.refresh_git(false);
         self.emit_device_status();
     }
 
@@ -387,6 +387,8 @@ impl Conversation {
             );
         }
         self.services.remote.prune_mode(&self.scope);
+        // The turn's commands may have switched branches.
+        self.refresh_git(false);
         self.emit_device_status();
         if self.queue.is_empty() {
             return;
