@@ -22,6 +22,7 @@
 //! - 2 [`process`]: children: shells, groups, output capture, background work.
 //! - 2 [`permissions`]: may this tool call run? Pure decisions.
 //! - 3 [`tools`]: the tools of this machine and how a batch of calls runs.
+//! - 3 [`hooks`]: the user's own commands around tool calls.
 //! - 4 [`conversation`]: the actor of one conversation: queue, turn, approvals.
 //! - 5 [`cron`]: scheduled prompts: expressions, store, lease, scheduler.
 //! - 5 [`device`]: the commands that are not about a turn: files, terminals, models.
@@ -37,6 +38,7 @@ pub mod credentials;
 pub mod cron;
 pub mod device;
 pub mod events;
+pub mod hooks;
 mod line_diff;
 pub mod listener;
 pub mod permissions;
