@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Job, Listener, runtime_start};
 use crate::conversation::mailbox::{Request, RequestBody};
 use crate::conversation::{Message, SUPPORTED_COMMANDS};
+use crate::events::ConversationHandle;
 use crate::protocol::command::Command;
 use crate::protocol::inbound::payload_scope;
 use crate::protocol::reply::{self, Capabilities};
@@ -124,9 +125,11 @@ impl Listener {
             Command::SetBootWorkingDirectory { cwd } => {
                 return self.on_set_boot(from, request_id, cwd);
             }
+            Command::MonitorStop { process_id } => {
+                return self.on_monitor_stop(from, scope, runtime, request_id, &process_id);
+            }
             Command::ExternalToolsUpdate(_)
             | Command::ExternalToolCallResponse { .. }
-            | Command::MonitorStop { .. }
             | Command::Device { .. } => {
                 return self.decline(from, kind, runtime.as_ref(), request_id);
             }
@@ -172,6 +175,35 @@ impl Listener {
         let error = format!("{kind} is not supported by this version of letta");
         self.router
             .reply(from, &reply::malformed(response, &id, runtime, &error));
+    }
+
+    /// `monitor_stop` (04 §6.6): the agent hears that the user stopped it.
+    fn on_monitor_stop(
+        &mut self,
+        from: &ConnectionId,
+        scope: Option<Scope>,
+        runtime: Option<Value>,
+        request_id: Option<String>,
+        process_id: &str,
+    ) {
+        let (Some(id), Some(scope)) = (request_id, scope) else {
+            return;
+        };
+        let acting_user = runtime.as_ref().and_then(|runtime| {
+            let id = runtime.get("acting_user_id")?.as_str()?;
+            Some(id.to_owned())
+        });
+        let conversation = ConversationHandle::new(scope, self.services.inject.clone());
+        let background = &self.services.background;
+        let outcome = background.stop_monitor(&conversation, process_id, acting_user);
+        let mut more = json!({
+            "runtime": runtime, "process_id": process_id, "stopped": outcome == Ok(true),
+        });
+        if let Err(error) = outcome {
+            more["error"] = error.into();
+        }
+        let frame = reply::reply("monitor_stop_response", &id, outcome.is_ok(), more);
+        self.router.reply(from, &frame);
     }
 
     fn on_get_cwd_map(&mut self, from: &ConnectionId, request_id: Option<String>) {

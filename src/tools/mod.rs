@@ -27,6 +27,7 @@ pub mod lenient;
 pub mod list_dir;
 pub mod live;
 pub mod ls;
+pub mod monitor;
 pub mod multi_edit;
 mod offload;
 pub mod overflow;
@@ -65,6 +66,7 @@ pub fn command_tools() -> Vec<Arc<dyn Tool>> {
         Arc::new(bash::Bash::default()),
         Arc::new(exec_command::ExecCommand),
         Arc::new(write_stdin::WriteStdin),
+        Arc::new(monitor::Monitor),
         Arc::new(task_stop::TaskStop::by_task_id()),
         Arc::new(task_stop::TaskStop::by_shell_id()),
     ];
