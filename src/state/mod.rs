@@ -11,7 +11,7 @@ pub mod instance_lock;
 pub mod interrupted;
 pub mod json_file;
 mod link_lock;
-mod process_age;
+pub(crate) mod process_age;
 pub mod remote_settings;
 pub mod settings;
 pub mod settings_files;

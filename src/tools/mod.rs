@@ -19,6 +19,7 @@ pub mod edit;
 pub mod exec_command;
 mod exec_session;
 pub mod external;
+mod git;
 pub mod glob;
 pub mod grep;
 pub mod grep_files;
@@ -52,6 +53,7 @@ pub mod toolset;
 mod trial;
 pub mod update_plan;
 pub mod view_image;
+pub mod worktree;
 pub mod write;
 pub mod write_stdin;
 
@@ -94,6 +96,8 @@ pub fn file_tools(truncation: overflow::Truncation) -> Vec<Arc<dyn Tool>> {
         Arc::new(ask_user_question::AskUserQuestion),
         Arc::new(todo_write::TodoWrite),
         Arc::new(update_plan::UpdatePlan),
+        Arc::new(worktree::enter::EnterWorktree),
+        Arc::new(worktree::exit::ExitWorktree),
     ];
     for name in ["grep_files", "GrepFiles"] {
         tools.push(Arc::new(grep_files::GrepFiles::new(name)));
