@@ -109,11 +109,7 @@ impl<'a> Git<'a> {
     }
 
     /// Runs `git arguments` in `directory`.
-    pub(super) async fn run(
-        &self,
-        directory: &Path,
-        arguments: &[&str],
-    ) -> Result<Ran, GitError> {
+    pub(super) async fn run(&self, directory: &Path, arguments: &[&str]) -> Result<Ran, GitError> {
         self.run_for(PATIENCE, directory, arguments).await
     }
 

@@ -28,6 +28,7 @@ pub mod lenient;
 pub mod list_dir;
 pub mod live;
 pub mod ls;
+pub mod memory;
 pub mod monitor;
 pub mod multi_edit;
 mod offload;
@@ -43,6 +44,7 @@ pub mod search;
 pub mod set_working_directory;
 pub mod shell_command;
 mod shell_run;
+pub mod skill;
 pub mod task_list;
 pub mod task_stop;
 pub mod text;
@@ -62,6 +64,8 @@ pub use tool::{
     AgentSecrets, Lane, Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome, ToolReturn,
 };
 
+use crate::skills::Skills;
+
 /// The tools that run commands.
 pub fn command_tools() -> Vec<Arc<dyn Tool>> {
     let mut tools: Vec<Arc<dyn Tool>> = vec![
@@ -78,8 +82,9 @@ pub fn command_tools() -> Vec<Arc<dyn Tool>> {
     tools
 }
 
-/// The tools that read, write and search files, and those that keep lists.
-pub fn file_tools(truncation: overflow::Truncation) -> Vec<Arc<dyn Tool>> {
+/// The tools that read, write and search files, keep lists, load skills, and
+/// change memory and worktrees.
+pub fn file_tools(truncation: overflow::Truncation, skills: Skills) -> Vec<Arc<dyn Tool>> {
     let images = image::Images::default();
     let tasks = task_list::TaskStore::default();
     let mut tools: Vec<Arc<dyn Tool>> = vec![
@@ -98,6 +103,9 @@ pub fn file_tools(truncation: overflow::Truncation) -> Vec<Arc<dyn Tool>> {
         Arc::new(update_plan::UpdatePlan),
         Arc::new(worktree::enter::EnterWorktree),
         Arc::new(worktree::exit::ExitWorktree),
+        Arc::new(skill::Skill::new(skills)),
+        Arc::new(memory::Memory),
+        Arc::new(memory::MemoryApplyPatch),
     ];
     for name in ["grep_files", "GrepFiles"] {
         tools.push(Arc::new(grep_files::GrepFiles::new(name)));

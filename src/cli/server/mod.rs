@@ -24,6 +24,7 @@ use crate::listener::{Listener, door};
 use crate::process::environment::install_shim;
 use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::PermissionMode;
+use crate::skills::Skills;
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
@@ -194,11 +195,10 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         settings: settings.clone(),
         settings_files: files,
         interrupted,
-        toolbox: Toolbox::new(
-            command_tools()
-                .into_iter()
-                .chain(file_tools(crate::tools::overflow::Truncation::default())),
-        ),
+        toolbox: Toolbox::new(command_tools().into_iter().chain(file_tools(
+            crate::tools::overflow::Truncation::default(),
+            Skills::new(home.clone(), config.skills_directory.clone()),
+        ))),
         background: processes.clone(),
         metrics: Meter(metrics.clone()),
         events,

@@ -122,7 +122,9 @@ impl<'a> Wish<'a> {
     async fn fulfil(&self, call: &ToolCall, context: &ToolContext) -> Result<String, Trouble> {
         let git = Git::new(call, context);
         let cwd = context.cwd.get();
-        let inside = self.repository.map_or_else(|| cwd.clone(), |path| cwd.join(path));
+        let inside = self
+            .repository
+            .map_or_else(|| cwd.clone(), |path| cwd.join(path));
         let repository = Repository::around(&git, &inside).await;
         let repository = repository.map_err(|error| match error {
             GitError::Failed { detail, .. } => Trouble::Refused(format!(
@@ -162,7 +164,9 @@ impl<'a> Wish<'a> {
             repository.refresh(git, &base).await?;
         }
         if !repository.has(git, &base).await? {
-            return Err(Trouble::Refused(format!("There is no {base} to start from.")));
+            return Err(Trouble::Refused(format!(
+                "There is no {base} to start from."
+            )));
         }
         let managed = repository.managed.clone();
         let worktree = on_disk(move || free_directory(&managed, &slug)).await??;
@@ -178,7 +182,9 @@ impl<'a> Wish<'a> {
             dependencies: self.dependencies,
         };
         let provided = on_disk(move || provision.bring()).await?;
-        let claim = self.claim_and_move(git, repository, &worktree, context).await?;
+        let claim = self
+            .claim_and_move(git, repository, &worktree, context)
+            .await?;
         let mut lines = vec![
             "Created worktree.".to_owned(),
             String::new(),
@@ -189,7 +195,9 @@ impl<'a> Wish<'a> {
         lines.extend(claim.map(|claim| format!("Lock: {claim}")));
         tell_provided(&mut lines, &provided);
         self.tell_directory(&mut lines);
-        lines.push("Check git status there before editing, and follow the project's own set-up.".into());
+        lines.push(
+            "Check git status there before editing, and follow the project's own set-up.".into(),
+        );
         lines.extend(instructions(worktree).await?);
         Ok(lines.join("\n"))
     }
@@ -205,7 +213,9 @@ impl<'a> Wish<'a> {
         let (wanted, managed) = (path.to_path_buf(), repository.managed.clone());
         let real = on_disk(move || (fs::canonicalize(wanted), fs::canonicalize(managed))).await?;
         let (Ok(worktree), managed) = real else {
-            return Err(Trouble::Refused(format!("There is no worktree at {shown}.")));
+            return Err(Trouble::Refused(format!(
+                "There is no worktree at {shown}."
+            )));
         };
         if !managed.is_ok_and(|managed| worktree.starts_with(managed)) {
             return Err(Trouble::Refused(format!(
@@ -213,7 +223,9 @@ impl<'a> Wish<'a> {
                 repository.managed.display()
             )));
         }
-        let list = git.text(&repository.root, &["worktree", "list", "--porcelain"]).await?;
+        let list = git
+            .text(&repository.root, &["worktree", "list", "--porcelain"])
+            .await?;
         let known = on_disk({
             let worktree = worktree.clone();
             move || known_worktree(&list, &worktree)
@@ -223,7 +235,9 @@ impl<'a> Wish<'a> {
                 "{shown} is not a usable worktree of this repository; see `git worktree list`."
             )));
         }
-        let claim = self.claim_and_move(git, repository, &worktree, context).await?;
+        let claim = self
+            .claim_and_move(git, repository, &worktree, context)
+            .await?;
         let branch = branch_of(git, &worktree).await?;
         let mut lines = vec![
             "Entered existing worktree.".to_owned(),
@@ -231,7 +245,11 @@ impl<'a> Wish<'a> {
             format!("Path: {}", worktree.display()),
             format!("Branch: {}", branch.as_deref().unwrap_or("(detached)")),
         ];
-        lines.extend(claim.filter(|c| !c.is_empty()).map(|claim| format!("Lock: {claim}")));
+        lines.extend(
+            claim
+                .filter(|c| !c.is_empty())
+                .map(|claim| format!("Lock: {claim}")),
+        );
         self.tell_directory(&mut lines);
         lines.push("It is as it was left: nothing was copied or linked. Check git status there before editing.".into());
         lines.extend(instructions(worktree).await?);
@@ -285,9 +303,16 @@ impl<'a> Wish<'a> {
         );
         let valid = ["check-ref-format", "--branch", &branch];
         if branch.starts_with('-') || !git.succeeds(&repository.root, &valid).await? {
-            return Err(Trouble::Refused(format!("{branch} is no name for a branch.")));
+            return Err(Trouble::Refused(format!(
+                "{branch} is no name for a branch."
+            )));
         }
-        let there = ["show-ref", "--verify", "--quiet", &format!("refs/heads/{branch}")];
+        let there = [
+            "show-ref",
+            "--verify",
+            "--quiet",
+            &format!("refs/heads/{branch}"),
+        ];
         if git.succeeds(&repository.root, &there).await? {
             return Err(Trouble::Refused(format!("Branch already exists: {branch}")));
         }
@@ -333,7 +358,9 @@ fn free_directory(managed: &Path, slug: &str) -> Result<PathBuf, Trouble> {
         .map(|name| managed.join(name))
         .filter(|path| fs::symlink_metadata(path).is_err());
     free.next().ok_or_else(|| {
-        Trouble::Refused(format!("There are a hundred worktrees named {slug}; choose another name."))
+        Trouble::Refused(format!(
+            "There are a hundred worktrees named {slug}; choose another name."
+        ))
     })
 }
 
@@ -347,7 +374,12 @@ async fn add(
 ) -> Result<(), Trouble> {
     let mut settings = Vec::new();
     for driver in filter_drivers(git, repository).await? {
-        for (key, value) in [("clean", ""), ("smudge", ""), ("process", ""), ("required", "false")] {
+        for (key, value) in [
+            ("clean", ""),
+            ("smudge", ""),
+            ("process", ""),
+            ("required", "false"),
+        ] {
             settings.push(format!("filter.{driver}.{key}={value}"));
         }
     }
@@ -358,25 +390,45 @@ async fn add(
         .iter()
         .flat_map(|setting| ["-c", setting])
         .collect();
-    let add = ["worktree", "add", "--no-track", "-b", branch, "--", &path, base];
+    let add = [
+        "worktree",
+        "add",
+        "--no-track",
+        "-b",
+        branch,
+        "--",
+        &path,
+        base,
+    ];
     arguments.extend(add);
     git.text(&repository.root, &arguments).await?;
     Ok(())
 }
 
 /// The filters that the repository itself defines.
-async fn filter_drivers(
-    git: &Git<'_>,
-    repository: &Repository,
-) -> Result<Vec<String>, Trouble> {
+async fn filter_drivers(git: &Git<'_>, repository: &Repository) -> Result<Vec<String>, Trouble> {
     let mut keys = String::new();
-    let per_worktree = ["config", "--local", "--type=bool", "--get", "extensions.worktreeConfig"];
+    let per_worktree = [
+        "config",
+        "--local",
+        "--type=bool",
+        "--get",
+        "extensions.worktreeConfig",
+    ];
     let per_worktree = git.run(&repository.root, &per_worktree).await?.stdout == "true";
     for scope in ["--local", "--worktree"] {
         if scope == "--worktree" && !per_worktree {
             continue;
         }
-        let query = ["config", scope, "--includes", "--null", "--name-only", "--get-regexp", RUNS_PROGRAMS];
+        let query = [
+            "config",
+            scope,
+            "--includes",
+            "--null",
+            "--name-only",
+            "--get-regexp",
+            RUNS_PROGRAMS,
+        ];
         let found = git.run(&repository.root, &query).await?;
         // 1 says that there is none.
         if found.code == Some(1) && found.stdout.is_empty() {
@@ -410,7 +462,8 @@ fn known_worktree(list: &str, worktree: &Path) -> bool {
     list.split("\n\n").skip(1).any(|entry| {
         let mut lines = entry.lines();
         let path = lines.next().and_then(|line| line.strip_prefix("worktree "));
-        let is_it = path.is_some_and(|path| fs::canonicalize(path).is_ok_and(|real| real == worktree));
+        let is_it =
+            path.is_some_and(|path| fs::canonicalize(path).is_ok_and(|real| real == worktree));
         is_it && !lines.any(|line| line.starts_with("prunable"))
     })
 }

@@ -104,7 +104,9 @@ async fn leave(call: &ToolCall, context: &ToolContext) -> Result<String, Trouble
             )));
         }
     }
-    let git_dir = git.text(&worktree, &["rev-parse", "--absolute-git-dir"]).await?;
+    let git_dir = git
+        .text(&worktree, &["rev-parse", "--absolute-git-dir"])
+        .await?;
     let claim = Claim::new(Path::new(&git_dir), &context.scope);
     let primary = &repository.primary;
     context.cwd.set(primary);
@@ -126,7 +128,12 @@ async fn leave(call: &ToolCall, context: &ToolContext) -> Result<String, Trouble
         }
     }
     let mut lines = vec![
-        if remove { "Removed worktree." } else { "Left worktree." }.to_owned(),
+        if remove {
+            "Removed worktree."
+        } else {
+            "Left worktree."
+        }
+        .to_owned(),
         String::new(),
         format!("Path: {path}", path = worktree.display()),
         format!("Branch: {note}"),
@@ -144,11 +151,15 @@ async fn leave(call: &ToolCall, context: &ToolContext) -> Result<String, Trouble
 /// What a removal would lose.
 async fn unsaved_work(git: &Git<'_>, repository: &Repository) -> Result<Vec<String>, GitError> {
     let mut unsaved = Vec::new();
-    let status = git.text(&repository.root, &["status", "--porcelain"]).await?;
+    let status = git
+        .text(&repository.root, &["status", "--porcelain"])
+        .await?;
     note(&mut unsaved, &status, "uncommitted change(s)");
     let base = repository.default_base(git).await?;
     let range = format!("{base}..HEAD");
-    let commits = git.text(&repository.root, &["log", "--oneline", &range, "--"]).await?;
+    let commits = git
+        .text(&repository.root, &["log", "--oneline", &range, "--"])
+        .await?;
     note(&mut unsaved, &commits, &format!("commit(s) not in {base}"));
     Ok(unsaved)
 }

@@ -72,7 +72,12 @@ impl Repository {
 
     /// What a new branch starts from when nothing is said.
     async fn default_base(&self, git: &Git<'_>) -> Result<String, GitError> {
-        let head = ["symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD"];
+        let head = [
+            "symbolic-ref",
+            "--quiet",
+            "--short",
+            "refs/remotes/origin/HEAD",
+        ];
         let head = git.run(&self.root, &head).await?;
         if head.code == Some(0) && !head.stdout.is_empty() {
             return Ok(head.stdout);
@@ -89,7 +94,13 @@ impl Repository {
 
     /// Whether `reference` names something.
     async fn has(&self, git: &Git<'_>, reference: &str) -> Result<bool, GitError> {
-        let verify = ["rev-parse", "--verify", "--quiet", "--end-of-options", reference];
+        let verify = [
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+            reference,
+        ];
         git.succeeds(&self.root, &verify).await
     }
 

@@ -45,7 +45,11 @@ impl Provision {
         let settings = self.settings();
         let list = |key: &str| -> Option<Vec<String>> {
             let items = settings[key].as_array()?.iter();
-            Some(items.filter_map(|item| Some(item.as_str()?.to_owned())).collect())
+            Some(
+                items
+                    .filter_map(|item| Some(item.as_str()?.to_owned()))
+                    .collect(),
+            )
         };
         if self.dependencies {
             let directories = list("symlinkDirectories");
@@ -79,23 +83,28 @@ impl Provision {
         if settings["copyLocalSettings"] != false {
             match self.copy(Path::new(".letta/settings.local.json"), &mut 0) {
                 Ok(()) => {}
-                Err(error) => provided
-                    .notes
-                    .push(format!(".letta/settings.local.json was not copied: {error}")),
+                Err(error) => provided.notes.push(format!(
+                    ".letta/settings.local.json was not copied: {error}"
+                )),
             }
         }
         let mut copied = 0;
         let listed = read_bounded(&self.primary.join(".worktreeinclude"), LARGEST_LIST);
         let listed = String::from_utf8_lossy(&listed.unwrap_or_default()).into_owned();
         let more = list("include").unwrap_or_default();
-        let names = listed.lines().map(str::trim).chain(more.iter().map(String::as_str));
+        let names = listed
+            .lines()
+            .map(str::trim)
+            .chain(more.iter().map(String::as_str));
         for name in names.filter(|name| !name.is_empty() && !name.starts_with('#')) {
             let outcome = match inside(name) {
                 Some(path) => self.copy(&path, &mut copied),
                 None => Err(io::Error::other("it is not a path inside the repository")),
             };
             if let Err(error) = outcome {
-                provided.notes.push(format!("{name} was not copied: {error}"));
+                provided
+                    .notes
+                    .push(format!("{name} was not copied: {error}"));
             }
         }
         if copied > 0 {
@@ -112,7 +121,10 @@ impl Provision {
         let bytes = read_bounded(&self.primary.join(".letta/settings.json"), LARGEST_LIST);
         let mut settings: Value =
             serde_json::from_slice(&bytes.unwrap_or_default()).unwrap_or_default();
-        settings.get_mut("worktree").map(Value::take).unwrap_or_default()
+        settings
+            .get_mut("worktree")
+            .map(Value::take)
+            .unwrap_or_default()
     }
 
     /// Links the directory `name`; `Ok(false)` when there is nothing to do.
@@ -170,6 +182,8 @@ fn inside(name: &str) -> Option<PathBuf> {
         .components()
         .filter(|part| !matches!(part, Component::CurDir))
         .collect();
-    let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+    let inside = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
     (inside && !path.as_os_str().is_empty()).then_some(path)
 }

@@ -52,17 +52,28 @@ async fn exit(bench: &Bench, given: Value) -> (Status, String) {
 #[tokio::test]
 async fn a_conversation_gets_a_worktree_with_a_branch_settings_and_instructions_of_its_own() {
     let (bench, primary) = bench();
-    fs::write(primary.join(".worktreeinclude"), "# local\n.env\n../outside\n").unwrap();
+    fs::write(
+        primary.join(".worktreeinclude"),
+        "# local\n.env\n../outside\n",
+    )
+    .unwrap();
     fs::write(primary.join(".env"), "A=1\n").unwrap();
     fs::create_dir_all(primary.join(".letta")).unwrap();
     fs::write(primary.join(".letta/settings.local.json"), "{}").unwrap();
     fs::create_dir_all(primary.join("node_modules/x")).unwrap();
-    let (status, text) = enter(&bench, json!({"name": "My task!", "symlink_dependencies": true})).await;
+    let (status, text) = enter(
+        &bench,
+        json!({"name": "My task!", "symlink_dependencies": true}),
+    )
+    .await;
     assert_eq!(status, Status::Success, "{text}");
     let worktree = primary.join(".letta/worktrees/my-task");
     assert_eq!(bench.context.cwd.get(), worktree);
     let branch = git(&worktree, &["rev-parse", "--abbrev-ref", "HEAD"]);
-    assert!(branch.starts_with("letta/my-task-") && branch.len() == "letta/my-task-".len() + 8, "{branch}");
+    assert!(
+        branch.starts_with("letta/my-task-") && branch.len() == "letta/my-task-".len() + 8,
+        "{branch}"
+    );
     for part in [
         &format!("Path: {}", worktree.display()),
         &format!("Branch: {branch}"),
@@ -89,7 +100,10 @@ async fn a_conversation_gets_a_worktree_with_a_branch_settings_and_instructions_
 
     let (status, text) = exit(&bench, json!({"action": "remove"})).await;
     assert_eq!(status, Status::Success, "{text}");
-    assert!(text.contains(&format!("Branch: {branch}, deleted")), "{text}");
+    assert!(
+        text.contains(&format!("Branch: {branch}, deleted")),
+        "{text}"
+    );
     assert!(!worktree.exists());
     assert_eq!(bench.context.cwd.get(), primary);
     assert_eq!(git(&primary, &["branch", "--list", "letta/*"]), "");
@@ -103,11 +117,17 @@ async fn work_that_is_not_saved_keeps_a_worktree_until_it_may_be_lost() {
     fs::write(worktree.join("new"), "x").unwrap();
     let (status, text) = exit(&bench, json!({"action": "remove"})).await;
     assert_eq!(status, Status::Error);
-    assert!(text.contains("1 uncommitted change(s):\n  ?? new"), "{text}");
+    assert!(
+        text.contains("1 uncommitted change(s):\n  ?? new"),
+        "{text}"
+    );
     git(&worktree, &["add", "."]);
     git(&worktree, &["commit", "-q", "-m", "second"]);
     let (_, text) = exit(&bench, json!({"action": "remove"})).await;
-    assert!(text.contains("1 commit(s) not in main:\n") && text.contains("second"), "{text}");
+    assert!(
+        text.contains("1 commit(s) not in main:\n") && text.contains("second"),
+        "{text}"
+    );
     assert_eq!(bench.context.cwd.get(), worktree, "nothing has happened");
     let (status, text) = exit(&bench, json!({"action": "keep"})).await;
     assert_eq!(status, Status::Success, "{text}");
@@ -130,19 +150,39 @@ async fn a_worktree_of_another_conversation_is_entered_only_by_force() {
     let path = json!({"path": ".letta/worktrees/shared"});
     let (status, text) = enter(&bench, path.clone()).await;
     assert_eq!(status, Status::Error);
-    assert!(text.contains("in use by conversation conv-1 since "), "{text}");
+    assert!(
+        text.contains("in use by conversation conv-1 since "),
+        "{text}"
+    );
     assert_eq!(bench.context.cwd.get(), primary);
-    let (status, text) = enter(&bench, json!({"path": ".letta/worktrees/shared", "force": true})).await;
+    let (status, text) = enter(
+        &bench,
+        json!({"path": ".letta/worktrees/shared", "force": true}),
+    )
+    .await;
     assert_eq!(status, Status::Success, "{text}");
-    assert!(text.contains("Lock: taken by force from conversation conv-1"), "{text}");
+    assert!(
+        text.contains("Lock: taken by force from conversation conv-1"),
+        "{text}"
+    );
     // A holder whose process is gone holds nothing.
-    let git_dir = git(&bench.context.cwd.get(), &["rev-parse", "--absolute-git-dir"]);
+    let git_dir = git(
+        &bench.context.cwd.get(),
+        &["rev-parse", "--absolute-git-dir"],
+    );
     let lock = Path::new(&git_dir).join("letta-enter.lock");
-    fs::write(&lock, json!({"conversationId": "conv-3", "pid": 0, "hostname": ""}).to_string()).unwrap();
+    fs::write(
+        &lock,
+        json!({"conversationId": "conv-3", "pid": 0, "hostname": ""}).to_string(),
+    )
+    .unwrap();
     bench.context.cwd.set(&primary);
     let (status, text) = enter(&bench, path).await;
     assert_eq!(status, Status::Success, "{text}");
-    assert!(text.contains("taken over; whoever had it is gone"), "{text}");
+    assert!(
+        text.contains("taken over; whoever had it is gone"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -153,7 +193,10 @@ async fn a_checkout_runs_no_program_that_the_repository_names() {
     fs::write(primary.join(".gitattributes"), "* filter=evil\n").unwrap();
     git(&primary, &["add", "."]);
     git(&primary, &["commit", "-q", "-m", "attributes"]);
-    git(&primary, &["config", "filter.evil.smudge", &format!("{command}; cat")]);
+    git(
+        &primary,
+        &["config", "filter.evil.smudge", &format!("{command}; cat")],
+    );
     let hook = primary.join(".git/hooks/post-checkout");
     fs::create_dir_all(hook.parent().unwrap()).unwrap();
     fs::write(&hook, format!("#!/bin/sh\n{command}\n")).unwrap();
@@ -174,15 +217,36 @@ async fn what_cannot_be_entered_or_left_is_told_and_changes_nothing() {
     let (bench, primary) = bench();
     for (given, expected) in [
         (json!({}), "Give name for a new worktree"),
-        (json!({"name": "a", "path": "b"}), "path enters a worktree that exists"),
+        (
+            json!({"name": "a", "path": "b"}),
+            "path enters a worktree that exists",
+        ),
         (json!({"path": "none"}), "There is no worktree at "),
         (json!({"path": "."}), "Only worktrees under "),
-        (json!({"name": "a", "branch_name": "main"}), "Branch already exists: main"),
-        (json!({"name": "a", "branch_name": "-x"}), "-x is no name for a branch"),
-        (json!({"name": "a", "branch_name": "a..b"}), "a..b is no name for a branch"),
-        (json!({"name": "a", "base_ref": "nowhere"}), "There is no nowhere to start from"),
-        (json!({"name": "a", "base_ref": "--all"}), "There is no --all to start from"),
-        (json!({"name": "a", "repo_path": "/"}), "/ is not inside a git repository"),
+        (
+            json!({"name": "a", "branch_name": "main"}),
+            "Branch already exists: main",
+        ),
+        (
+            json!({"name": "a", "branch_name": "-x"}),
+            "-x is no name for a branch",
+        ),
+        (
+            json!({"name": "a", "branch_name": "a..b"}),
+            "a..b is no name for a branch",
+        ),
+        (
+            json!({"name": "a", "base_ref": "nowhere"}),
+            "There is no nowhere to start from",
+        ),
+        (
+            json!({"name": "a", "base_ref": "--all"}),
+            "There is no --all to start from",
+        ),
+        (
+            json!({"name": "a", "repo_path": "/"}),
+            "/ is not inside a git repository",
+        ),
         (json!({"name": 7}), "Parameter 'name' must be a string"),
     ] {
         let (status, text) = enter(&bench, given).await;
