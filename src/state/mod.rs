@@ -11,6 +11,7 @@ pub mod instance_lock;
 pub mod interrupted;
 pub mod json_file;
 mod link_lock;
+pub mod pid_file;
 mod process_age;
 pub mod remote_settings;
 pub mod settings;
