@@ -10,39 +10,29 @@
 # Every version of what is not ours, in one place.
 ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-trixie
 ARG DEBIAN_IMAGE=docker.io/library/debian:trixie-slim
-# build: compile here. dist: take dist/ as scripts/build-static left it, as the
-# release does, so that the image holds the very file that has been checked.
-ARG BINARY=build
 
-# Compiles on the machine's own architecture for the one that is asked for.
-FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS compiler
+# The binary: compiled on the builder's own architecture for the one that is
+# asked for. With BINARY=dist it is the one that scripts/build-static left in
+# dist/, as in a release: then the image holds the very file that was checked,
+# and RUST_IMAGE can be the Debian one.
+FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS binary
 ARG TARGETARCH
-RUN apt-get update \
+ARG BINARY=build
+WORKDIR /src
+RUN [ "$BINARY" = dist ] || { apt-get update \
  && apt-get install -y --no-install-recommends binutils musl-tools \
     $([ "$(uname -m)-$TARGETARCH" != x86_64-arm64 ] || echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross) \
- && rm -rf /var/lib/apt/lists/*
-WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
+ && rm -rf /var/lib/apt/lists/*; }
+# The last pattern may match nothing.
+COPY Cargo.toml Cargo.lock dist* ./dist/
 COPY local-cloud local-cloud
 COPY benches benches
 COPY scripts/build-static scripts/build-static
 COPY src src
 RUN case "$TARGETARCH" in arm64) arch=aarch64 ;; *) arch=x86_64 ;; esac \
- && scripts/build-static "$arch" \
+ && mv dist/Cargo.* . \
+ && { [ "$BINARY" = dist ] || scripts/build-static "$arch"; } \
  && mv "dist/letta-$arch-unknown-linux-musl" /letta
-
-FROM scratch AS binary-build
-COPY --from=compiler /letta /letta
-
-FROM scratch AS binary-dist-amd64
-COPY dist/letta-x86_64-unknown-linux-musl /letta
-
-FROM scratch AS binary-dist-arm64
-COPY dist/letta-aarch64-unknown-linux-musl /letta
-
-FROM binary-dist-${TARGETARCH} AS binary-dist
-
-FROM binary-${BINARY} AS binary
 
 # What an image of nothing needs: a home with its owner, a name for it, /tmp.
 FROM ${DEBIAN_IMAGE} AS skeleton
@@ -73,7 +63,7 @@ LABEL org.opencontainers.image.title="letta" \
       org.opencontainers.image.description="Always-on remote environment for Letta Code agents, with tools" \
       org.opencontainers.image.source="https://github.com/letta-ai/letta-server" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN apt-get update \
+RUN export DEBIAN_FRONTEND=noninteractive && apt-get update \
  && apt-get install -y --no-install-recommends \
     bash ca-certificates curl git jq openssh-client procps python3 \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
