@@ -19,6 +19,8 @@
 
 #[path = "deploy/program.rs"]
 mod program;
+#[path = "deploy/systemd.rs"]
+mod systemd;
 #[path = "deploy/tls.rs"]
 mod tls;
 
