@@ -12,6 +12,14 @@
 
 #[path = "wire/approvals.rs"]
 mod approvals;
+#[path = "wire/direct_clients.rs"]
+mod direct_clients;
+#[path = "wire/direct_door.rs"]
+mod direct_door;
+#[path = "wire/direct_harness.rs"]
+mod direct_harness;
+#[path = "wire/direct_tools.rs"]
+mod direct_tools;
 #[path = "wire/failures.rs"]
 mod failures;
 #[path = "wire/harness.rs"]

@@ -117,6 +117,7 @@ fn flags_win_over_the_environment() {
         permission_mode: Some(PermissionMode::Strict),
         skills: Some("/flag".into()),
         debug: true,
+        ..ServerFlags::default()
     };
     let env = [
         ("LETTA_ENV_NAME", "long"),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Job, Listener, runtime_start};
 use crate::conversation::mailbox::{Request, RequestBody};
 use crate::conversation::{Message, SUPPORTED_COMMANDS};
-use crate::protocol::command::Command;
+use crate::protocol::command::{Command, ExternalToolsUpdate};
 use crate::protocol::inbound::payload_scope;
 use crate::protocol::reply::{self, Capabilities};
 use crate::protocol::{Body, ConnectionId, Inbound, Scope, inbound};
@@ -20,7 +20,7 @@ pub(super) const CAPABILITIES: Capabilities = Capabilities {
     runtime_start: true,
     launch_subagent: false,
     runtime_workspace_sandbox: false,
-    runtime_external_tools_update: false,
+    runtime_external_tools_update: true,
     structured_outputs: true,
     split_channels: false,
 };
@@ -112,8 +112,7 @@ impl Listener {
         let body = match command {
             Command::AppServerInfo => {
                 if let Some(id) = request_id {
-                    self.router
-                        .reply(from, &reply::app_server_info(&id, CAPABILITIES));
+                    self.router.reply(from, &app_server_info(&id));
                 }
                 return;
             }
@@ -124,10 +123,18 @@ impl Listener {
             Command::SetBootWorkingDirectory { cwd } => {
                 return self.on_set_boot(from, request_id, cwd);
             }
-            Command::ExternalToolsUpdate(_)
-            | Command::ExternalToolCallResponse { .. }
-            | Command::MonitorStop { .. }
-            | Command::Device { .. } => {
+            Command::ExternalToolsUpdate(updates) => {
+                return self.on_external_tools(from, request_id, updates);
+            }
+            Command::ExternalToolCallResponse {
+                call_id,
+                result,
+                error,
+            } => {
+                let controllers = &self.services.controllers;
+                return controllers.answer(from, &call_id, result, error);
+            }
+            Command::MonitorStop { .. } | Command::Device { .. } => {
                 return self.decline(from, kind, runtime.as_ref(), request_id);
             }
             Command::CreateMessage(input) => RequestBody::Input(input),
@@ -172,6 +179,30 @@ impl Listener {
         let error = format!("{kind} is not supported by this version of letta");
         self.router
             .reply(from, &reply::malformed(response, &id, runtime, &error));
+    }
+
+    /// `runtime_external_tools_update`: neither creates a conversation nor
+    /// subscribes to one.
+    fn on_external_tools(
+        &mut self,
+        from: &ConnectionId,
+        request_id: Option<String>,
+        updates: Vec<ExternalToolsUpdate>,
+    ) {
+        let controllers = &self.services.controllers;
+        let registered = updates.into_iter().try_for_each(|update| {
+            let mut runtimes = update.runtimes.iter();
+            runtimes
+                .try_for_each(|runtime| controllers.register(from, runtime, update.groups.clone()))
+        });
+        let Some(id) = request_id else { return };
+        let more = match &registered {
+            Ok(()) => Value::Null,
+            Err(error) => json!({"error": error.to_string()}),
+        };
+        let kind = "runtime_external_tools_update_response";
+        let frame = reply::reply(kind, &id, registered.is_ok(), more);
+        self.router.reply(from, &frame);
     }
 
     fn on_get_cwd_map(&mut self, from: &ConnectionId, request_id: Option<String>) {
@@ -237,8 +268,23 @@ impl Listener {
             from,
             request_id,
             scope,
+            external_tools,
             adopt,
         } = resolved;
+        if !self.router.knows(&from) {
+            // It left meanwhile: nobody is there to be answered or subscribed.
+            return self
+                .log
+                .line("App-server connection closed during runtime start");
+        }
+        let controllers = &self.services.controllers;
+        if let Err(error) = controllers.register(&from, &scope, external_tools) {
+            let mut refused = adopt.response;
+            refused.insert("error".into(), error.to_string().into());
+            let kind = "runtime_start_response";
+            let frame = reply::reply(kind, &request_id, false, Value::Object(refused));
+            return self.router.reply(&from, &frame);
+        }
         if self.router.subscribe(&from, &scope) {
             self.runtimes
                 .tell_live(&scope, Message::Subscribe(from.clone()));
@@ -254,6 +300,11 @@ impl Listener {
         };
         self.tell(&scope, Message::Request(Box::new(request)));
     }
+}
+
+/// `app_server_info_response`, which the direct door also gives over HTTP (02 §12.2).
+pub fn app_server_info(request_id: &str) -> Value {
+    reply::app_server_info(request_id, CAPABILITIES)
 }
 
 /// The slash commands and flags that registration announces.

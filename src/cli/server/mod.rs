@@ -1,6 +1,7 @@
 //! `letta server`: everything is put together here, in the order of spec 01 §1.
 
 mod bridge;
+mod direct;
 mod health;
 pub(super) mod start;
 
@@ -14,16 +15,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::direct::Direct;
 use self::start::Foundation;
 use super::{help, notify::Notifier, usage};
-use crate::config::{FrameLog, ServerCommand, parse_server};
+use crate::config::{FrameLog, ServerCommand, USAGE_EXIT, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
 use crate::events::EventSink;
 use crate::listener::{Listener, door};
 use crate::process::environment::install_shim;
 use crate::process::{BaseEnvironment, Processes};
-use crate::protocol::PermissionMode;
+use crate::protocol::{ConnectionId, PermissionMode};
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
@@ -31,7 +33,8 @@ use crate::state::settings_files::default_permission_mode;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
 use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
-use crate::tools::{Toolbox, command_tools, file_tools};
+use crate::tools::{Controllers, Toolbox, command_tools, file_tools};
+use crate::transport::direct::DirectParts;
 use crate::transport::relay::{ExitReason, Relay, RelayConfig, RelayParts};
 use crate::transport::watchdog::{self, Watchdog};
 
@@ -52,6 +55,14 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
         Ok(ServerCommand::Run(flags)) => flags,
         Err(error) => return usage(&error.to_string(), help::SERVER),
     };
+    let direct = match flags.direct.as_ref().map(Direct::load).transpose() {
+        Ok(direct) => direct,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            return ExitCode::from(USAGE_EXIT);
+        }
+    };
+    let register = direct.is_none() || flags.register;
     let foundation = match Foundation::lay(&flags) {
         Ok(foundation) => foundation,
         Err(error) => {
@@ -73,7 +84,7 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(78);
         }
     };
-    let code = match runtime.block_on(serve(foundation)) {
+    let code = match runtime.block_on(serve(foundation, direct, register)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("Error: {error:#}");
@@ -85,7 +96,8 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn serve(foundation: Foundation) -> Result<u8> {
+/// `register`: connect to the relay; otherwise `direct` is the only door.
+async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -> Result<u8> {
     let Foundation {
         config,
         home,
@@ -100,7 +112,11 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     let view = files.view(process_cwd.as_deref().unwrap_or(std::path::Path::new("/")));
     let mode = default_permission_mode(config.permission_mode.clone(), &view);
 
-    let name = foundation.name_or_ask();
+    let name = if register {
+        foundation.name_or_ask()
+    } else {
+        start::hostname()
+    };
     let log = SessionLog::open(SessionLogOptions {
         frames: match config.frame_log {
             FrameLog::Off => FrameLogging::Off,
@@ -146,7 +162,7 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     let base_url = foundation.base_url();
     let (credentials, net) = foundation.credentials(&name)?;
     let instance = foundation.instance_id(&name);
-    let lock = if config.listener_instance_id.is_some() {
+    let lock = if config.listener_instance_id.is_some() || !register {
         None
     } else {
         let scope = InstanceScope {
@@ -180,11 +196,17 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     let (interrupted, record_writer) = InterruptedTurns::start(records.clone());
     let (events, outbound) = EventSink::channel();
     let (inject, injected) = mpsc::unbounded_channel();
+    let local = direct.is_some();
     let (link, link_reader) = watch::channel(Link {
-        connection: None,
+        connection: local.then(|| ConnectionId::new("app-server")),
         name: name.clone(),
-        open: false,
+        open: local,
+        local,
     });
+    let direct = match direct {
+        Some(direct) => Some(direct.open(&secrets).await?),
+        None => None,
+    };
     let draining = CancellationToken::new();
     let processes = processes(&foundation, &device_id);
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
@@ -199,6 +221,7 @@ async fn serve(foundation: Foundation) -> Result<u8> {
                 .into_iter()
                 .chain(file_tools(crate::tools::overflow::Truncation::default())),
         ),
+        controllers: Controllers::new(events.clone()),
         background: processes.clone(),
         metrics: Meter(metrics.clone()),
         events,
@@ -221,30 +244,41 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     });
 
     let (door, doors) = door::channel();
-    let relay = Relay::new(
-        RelayConfig {
-            max_offline: config.max_offline,
-            ready_limit: config.stream_open_timeout,
-            ..RelayConfig::new(device_id.clone(), name.clone())
-        },
-        RelayParts {
-            registrar: Arc::new(bridge::Registering::new(
-                services.api.0.clone(),
-                device_id.clone(),
-                instance,
-                name.clone(),
-                log.clone(),
-            )),
-            authorizer: Arc::new(bridge::Authorizing::new(
-                credentials,
-                health.clone(),
-                secrets.clone(),
-            )),
-            log: Arc::new(bridge::Logging(log.clone())),
-            door,
-        },
-        net.upgrade().clone(),
-    );
+    let direct_stop = CancellationToken::new();
+    let mut direct = direct.map(|direct| {
+        let parts = DirectParts {
+            door: door.clone(),
+            log: log.clone(),
+            draining: draining.clone(),
+        };
+        direct.serve(parts, direct_stop.clone())
+    });
+    let relay = register.then(|| {
+        Relay::new(
+            RelayConfig {
+                max_offline: config.max_offline,
+                ready_limit: config.stream_open_timeout,
+                ..RelayConfig::new(device_id.clone(), name.clone())
+            },
+            RelayParts {
+                registrar: Arc::new(bridge::Registering::new(
+                    services.api.0.clone(),
+                    device_id.clone(),
+                    instance,
+                    name.clone(),
+                    log.clone(),
+                )),
+                authorizer: Arc::new(bridge::Authorizing::new(
+                    credentials,
+                    health.clone(),
+                    secrets.clone(),
+                )),
+                log: Arc::new(bridge::Logging(log.clone())),
+                door,
+            },
+            net.upgrade().clone(),
+        )
+    });
     greet(
         &foundation,
         &name,
@@ -253,8 +287,14 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         &mode.value,
         &health,
     );
+    if let Some(direct) = &direct {
+        direct.greet();
+        if !register {
+            health.serving(&notifier);
+        }
+    }
     health.follow(
-        relay.status(),
+        relay.as_ref().map(Relay::status),
         services.load.total(),
         services.load.last_error(),
         &notifier,
@@ -270,15 +310,15 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         draining.clone(),
         listener_stop.clone(),
     ));
-    let mut relay = tokio::spawn(relay.run(relay_stop.clone()));
+    let mut relay = relay.map(|relay| tokio::spawn(relay.run(relay_stop.clone())));
 
     let reload = settings_reload(&foundation);
     let signalled = tokio::select! {
-        ended = &mut relay => Err(ended),
-        () = until_signal(&reload) => Ok(()),
+        ended = ended(&mut relay) => Err(ended),
+        signal = until_signal(&reload) => Ok(signal),
     };
-    let code = match signalled {
-        Ok(()) => {
+    let code = match &signalled {
+        Ok(_) => {
             notifier.stopping("draining");
             health.drain();
             println!("Stopping: running tools may finish, a second signal ends at once.");
@@ -286,7 +326,7 @@ async fn serve(foundation: Foundation) -> Result<u8> {
             tokio::select! {
                 () = quiet(&services) => {}
                 () = tokio::time::sleep(config.drain) => {}
-                () = until_signal(&|| {}) => return Ok(0),
+                _ = until_signal(&|| {}) => return Ok(0),
             }
             0
         }
@@ -303,8 +343,12 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         // It hands over what conversations say last; then the relay sends it.
         let _ = listener.await;
         relay_stop.cancel();
-        if code == 0 {
+        direct_stop.cancel();
+        if let Some(relay) = relay.take_if(|_| code == 0) {
             let _ = relay.await;
+        }
+        if let Some(direct) = &mut direct {
+            direct.ended().await;
         }
         processes.shutdown().await;
         remote.shutdown().await;
@@ -319,6 +363,9 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         eprintln!("Warning: the instance lock could not be removed: {error}");
     }
     log.line("Disconnected.");
+    if let (Some(_), Ok(signal)) = (&direct, &signalled) {
+        println!("\nStopped App Server ({signal}).");
+    }
     health.stop().await;
     stop.cancel();
     let _ = pulse.await;
@@ -390,6 +437,16 @@ fn processes(foundation: &Foundation, device_id: &str) -> Processes {
     ))
 }
 
+/// Waits for the end of the relay; for ever when there is none.
+async fn ended(
+    relay: &mut Option<tokio::task::JoinHandle<crate::transport::relay::RelayEnd>>,
+) -> Result<crate::transport::relay::RelayEnd, tokio::task::JoinError> {
+    match relay {
+        Some(relay) => relay.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits until no turn runs.
 async fn quiet(services: &Services) {
     let mut total = services.load.total();
@@ -398,8 +455,8 @@ async fn quiet(services: &Services) {
 }
 
 /// Waits for SIGTERM or SIGINT; SIGHUP reads settings again, or stops when a
-/// person's terminal went away (00 §5).
-async fn until_signal(reload: &(dyn Fn() + Sync)) {
+/// person's terminal went away (00 §5). Its name.
+async fn until_signal(reload: &(dyn Fn() + Sync)) -> &'static str {
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
@@ -409,11 +466,11 @@ async fn until_signal(reload: &(dyn Fn() + Sync)) {
     };
     loop {
         tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
+            _ = term.recv() => return "SIGTERM",
+            _ = int.recv() => return "SIGINT",
             _ = hup.recv() => {
                 if start::is_terminal() {
-                    return;
+                    return "SIGHUP";
                 }
                 reload();
             }

@@ -39,9 +39,9 @@ use super::reminders::Due;
 use super::services::Services;
 use crate::api::Client;
 use crate::permissions::SessionRules;
-use crate::protocol::Scope;
 use crate::protocol::command::{ExecutionSettings, InputOptions};
 use crate::protocol::event::Lifecycle;
+use crate::protocol::{ConnectionId, Scope};
 use crate::tools::TurnTools;
 use crate::tools::tool::ToolContext;
 
@@ -84,6 +84,8 @@ pub(crate) struct TurnInput {
     pub(crate) cwd: PathBuf,
     pub(crate) execution: Option<ExecutionSettings>,
     pub(crate) session_rules: SessionRules,
+    /// The connection whose input began it.
+    pub(crate) origin: Option<ConnectionId>,
     pub(crate) cancel: CancellationToken,
     pub(crate) reports: mpsc::Sender<Report>,
 }
