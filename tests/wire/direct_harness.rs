@@ -159,6 +159,13 @@ impl Direct {
         ended.expect("the program has not ended").unwrap().code()
     }
 
+    /// The file of the session log.
+    pub(crate) fn session_log(&self) -> std::path::PathBuf {
+        let logs = self.home.path().join(".letta/logs/remote");
+        let mut files = std::fs::read_dir(logs).unwrap();
+        files.next().unwrap().unwrap().path()
+    }
+
     /// How many descriptors the program holds.
     pub(crate) fn descriptors(&self) -> usize {
         let pid = self.program.id().unwrap();

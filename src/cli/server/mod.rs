@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -141,6 +141,7 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         watchdog::end_process(log.clone()),
     )
     .context("the watchdog could not be started")?;
+    let mut signals = Signals::catch().context("signals cannot be caught")?;
     let stop = CancellationToken::new();
     let pulse = tokio::spawn(pulse.run(stop.clone()));
 
@@ -315,7 +316,7 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
     let reload = settings_reload(&foundation);
     let signalled = tokio::select! {
         ended = ended(&mut relay) => Err(ended),
-        signal = until_signal(&reload) => Ok(signal),
+        signal = signals.to_stop(&reload) => Ok(signal),
     };
     let code = match &signalled {
         Ok(_) => {
@@ -326,7 +327,7 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
             tokio::select! {
                 () = quiet(&services) => {}
                 () = tokio::time::sleep(config.drain) => {}
-                _ = until_signal(&|| {}) => return Ok(0),
+                _ = signals.to_stop(&|| {}) => return Ok(0),
             }
             0
         }
@@ -454,25 +455,35 @@ async fn quiet(services: &Services) {
     let _ = total.wait_for(|load| load.turns == 0).await;
 }
 
-/// Waits for SIGTERM or SIGINT; SIGHUP reads settings again, or stops when a
-/// person's terminal went away (00 §5). Its name.
-async fn until_signal(reload: &(dyn Fn() + Sync)) -> &'static str {
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    ) else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => return "SIGTERM",
-            _ = int.recv() => return "SIGINT",
-            _ = hup.recv() => {
-                if start::is_terminal() {
-                    return "SIGHUP";
+/// What the outside tells this process to do, caught from the start on.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT; SIGHUP reads settings again, or stops when a
+    /// person's terminal went away (00 §5). Gives its name.
+    async fn to_stop(&mut self, reload: &(dyn Fn() + Sync)) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return "SIGTERM",
+                _ = self.int.recv() => return "SIGINT",
+                _ = self.hup.recv() => {
+                    if start::is_terminal() {
+                        return "SIGHUP";
+                    }
+                    reload();
                 }
-                reload();
             }
         }
     }
