@@ -114,18 +114,29 @@ pub enum Injected {
     },
     /// What runs in the background changed: device status must be sent again.
     BackgroundChanged,
+    /// The boot directory changed (02 §5.12).
+    BootDirectoryChanged,
+}
+
+/// Whom injected work is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// One conversation; it is started when it is not live.
+    Conversation(Scope),
+    /// Every live conversation.
+    Live,
 }
 
 /// The mailbox of one conversation, for producers of work.
 #[derive(Clone, Debug)]
 pub struct ConversationHandle {
     scope: Scope,
-    mailbox: mpsc::UnboundedSender<(Scope, Injected)>,
+    mailbox: mpsc::UnboundedSender<(Recipient, Injected)>,
 }
 
 impl ConversationHandle {
     /// A handle that delivers into `mailbox`, whoever reads it.
-    pub fn new(scope: Scope, mailbox: mpsc::UnboundedSender<(Scope, Injected)>) -> Self {
+    pub fn new(scope: Scope, mailbox: mpsc::UnboundedSender<(Recipient, Injected)>) -> Self {
         Self { scope, mailbox }
     }
 
@@ -136,6 +147,7 @@ impl ConversationHandle {
 
     /// Puts work into the conversation. `false` when the process is going down.
     pub fn inject(&self, work: Injected) -> bool {
-        self.mailbox.send((self.scope.clone(), work)).is_ok()
+        let to = Recipient::Conversation(self.scope.clone());
+        self.mailbox.send((to, work)).is_ok()
     }
 }

@@ -23,6 +23,7 @@
 //! - 3 [`tools`]: the tools of this machine and how a batch of calls runs.
 //! - 4 [`conversation`]: the actor of one conversation: queue, turn, approvals.
 //! - 5 [`cron`]: scheduled prompts: expressions, store, lease, scheduler.
+//! - 5 [`device`]: the commands that are not about a turn: files, terminals, models.
 //! - 6 [`listener`]: the coordinator: subscriptions, dispatch, the outbox.
 //! - 7 [`transport`]: the relay connection and the health endpoints.
 //! - 8 [`cli`]: one file per subcommand.
@@ -33,6 +34,7 @@ pub mod config;
 pub mod conversation;
 pub mod credentials;
 pub mod cron;
+pub mod device;
 pub mod events;
 pub mod listener;
 pub mod permissions;

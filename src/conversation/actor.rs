@@ -188,7 +188,6 @@ impl Conversation {
             Message::Request(request) => self.on_request(*request).await,
             Message::Injected(work) => self.on_injected(work),
             Message::Notice(text) => self.notice(&text),
-            Message::BootDirectoryChanged => self.on_boot_directory_changed(),
             Message::Recover(record) => self.recover_record(*record),
             Message::Retire(answer) => {
                 let remnant = self.is_evictable().then(|| Box::new(self.take_remnant()));

@@ -142,6 +142,7 @@ impl Conversation {
             },
             Injected::CronPrompt { text } => Work::CronPrompt { text },
             Injected::BackgroundChanged => return self.emit_device_status(),
+            Injected::BootDirectoryChanged => return self.on_boot_directory_changed(),
         };
         if self.queue.push(work, None, None, now()) == Enqueued::Refused {
             tracing::warn!("A full queue refused work of this computer.");

@@ -36,8 +36,6 @@ pub enum Message {
     Injected(Injected),
     /// A non-terminal error for the conversation's clients (02 §2.3).
     Notice(String),
-    /// The boot directory changed (02 §5.12).
-    BootDirectoryChanged,
     /// A turn of an earlier process left this record behind (03 §14.5).
     Recover(Box<InterruptedTurn>),
     /// End if there is nothing to do; answers with what must be remembered.

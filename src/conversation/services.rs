@@ -15,7 +15,7 @@ use super::status::Catalogs;
 use super::turn::Guards;
 use crate::api::Client;
 use crate::api::response_state::ResponseStates;
-use crate::events::{EventSink, Injected};
+use crate::events::{EventSink, Injected, Recipient};
 use crate::process::Processes;
 use crate::protocol::{ConnectionId, RuntimeKey, Scope};
 use crate::state::interrupted::InterruptedTurns;
@@ -61,7 +61,7 @@ pub struct Services {
     /// Where frames go.
     pub events: EventSink,
     /// Where work for conversations goes that tools produce.
-    pub inject: mpsc::UnboundedSender<(Scope, Injected)>,
+    pub inject: mpsc::UnboundedSender<(Recipient, Injected)>,
     /// The connection to the outside.
     pub link: watch::Receiver<Link>,
     /// Agents and their secrets, cached.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Job, Listener, runtime_start};
 use crate::conversation::mailbox::{Request, RequestBody};
 use crate::conversation::{Message, SUPPORTED_COMMANDS};
+use crate::device;
 use crate::protocol::command::{Command, ExternalToolsUpdate};
 use crate::protocol::inbound::payload_scope;
 use crate::protocol::reply::{self, Capabilities};
@@ -90,7 +91,7 @@ impl Listener {
         }
     }
 
-    fn tell(&mut self, scope: &Scope, message: Message) {
+    pub(super) fn tell(&mut self, scope: &Scope, message: Message) {
         let subscribers = self.router.subscribers(scope);
         self.runtimes.tell(scope, subscribers, message);
     }
@@ -119,10 +120,6 @@ impl Listener {
             Command::RuntimeStart(start) => {
                 return self.on_runtime_start(from, request_id, *start);
             }
-            Command::GetCwdMap => return self.on_get_cwd_map(from, request_id),
-            Command::SetBootWorkingDirectory { cwd } => {
-                return self.on_set_boot(from, request_id, cwd);
-            }
             Command::ExternalToolsUpdate(updates) => {
                 return self.on_external_tools(from, request_id, updates);
             }
@@ -134,8 +131,18 @@ impl Listener {
                 let controllers = &self.services.controllers;
                 return controllers.answer(from, &call_id, result, error);
             }
-            Command::MonitorStop { .. } | Command::Device { .. } => {
+            Command::MonitorStop { .. } => {
                 return self.decline(from, kind, runtime.as_ref(), request_id);
+            }
+            Command::Device { kind, body } => {
+                return self.device.tell(device::Message::Command(device::Request {
+                    from: from.clone(),
+                    kind,
+                    scope,
+                    runtime,
+                    request_id,
+                    body,
+                }));
             }
             Command::CreateMessage(input) => RequestBody::Input(input),
             Command::ApprovalResponse(answer) => RequestBody::Answer(answer),
@@ -203,42 +210,6 @@ impl Listener {
         let kind = "runtime_external_tools_update_response";
         let frame = reply::reply(kind, &id, registered.is_ok(), more);
         self.router.reply(from, &frame);
-    }
-
-    fn on_get_cwd_map(&mut self, from: &ConnectionId, request_id: Option<String>) {
-        let Some(id) = request_id else { return };
-        let remote = self.services.remote.clone();
-        let from = from.clone();
-        self.jobs.spawn(async move {
-            remote.prune_cwds().await;
-            let more = json!({
-                "cwd_map": remote.cwd_map(), "boot_working_directory": remote.boot_cwd(),
-            });
-            Job::Reply(from, reply::reply("get_cwd_map_response", &id, true, more))
-        });
-    }
-
-    fn on_set_boot(&mut self, from: &ConnectionId, request_id: Option<String>, cwd: String) {
-        let Some(id) = request_id else { return };
-        let remote = self.services.remote.clone();
-        let from = from.clone();
-        self.jobs.spawn(async move {
-            let result = remote.set_boot_cwd(&cwd).await;
-            let mut more = json!({
-                "boot_working_directory": remote.boot_cwd(), "cwd_revision": remote.cwd_revision(),
-            });
-            let changed = matches!(&result, Ok(change) if change.changed);
-            if let Err(error) = &result {
-                more["error"] = error.to_string().into();
-            }
-            let kind = "set_boot_working_directory_response";
-            let frame = reply::reply(kind, &id, result.is_ok(), more);
-            if changed {
-                Job::BootChanged(from, frame)
-            } else {
-                Job::Reply(from, frame)
-            }
-        });
     }
 
     fn on_runtime_start(

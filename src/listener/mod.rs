@@ -24,7 +24,8 @@ use self::outbox::Outbox;
 use self::router::Router;
 use self::runtimes::Runtimes;
 use crate::conversation::{Link, Message, Services};
-use crate::events::{Injected, Outbound};
+use crate::device::{self, Device};
+use crate::events::{Injected, Outbound, Recipient};
 use crate::protocol::{ConnectionId, Scope};
 use crate::state::interrupted::InterruptedStore;
 use crate::telemetry::session_log::SessionLog;
@@ -34,6 +35,7 @@ pub struct Listener {
     services: Arc<Services>,
     router: Router,
     runtimes: Runtimes,
+    device: Device,
     link: watch::Sender<Link>,
     records: InterruptedStore,
     log: SessionLog,
@@ -47,8 +49,6 @@ enum Job {
     Adopt(Box<runtime_start::Resolved>),
     /// A direct answer.
     Reply(ConnectionId, serde_json::Value),
-    /// The boot directory changed: tell conversations, then answer.
-    BootChanged(ConnectionId, serde_json::Value),
     /// Records of turns that an earlier process left.
     Records(Vec<crate::state::interrupted::InterruptedTurn>),
 }
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Listener {
 }
 
 impl Listener {
-    /// A listener without connections.
+    /// A listener without connections. Needs a runtime.
     pub fn new(
         services: Arc<Services>,
         link: watch::Sender<Link>,
@@ -71,6 +71,7 @@ impl Listener {
     ) -> Self {
         Self {
             runtimes: Runtimes::new(Arc::clone(&services)),
+            device: Device::start(Arc::clone(&services)),
             services,
             router: Router::default(),
             link,
@@ -87,7 +88,7 @@ impl Listener {
         mut self,
         mut doors: DoorReceiver,
         mut outbound: mpsc::UnboundedReceiver<Outbound>,
-        mut injected: mpsc::UnboundedReceiver<(Scope, Injected)>,
+        mut injected: mpsc::UnboundedReceiver<(Recipient, Injected)>,
         drain: CancellationToken,
         stop: CancellationToken,
     ) {
@@ -100,12 +101,10 @@ impl Listener {
                 }
                 Some(event) = doors.recv() => self.on_door(event),
                 Some(frame) = outbound.recv() => self.router.route(frame),
-                Some((scope, work)) = injected.recv() => {
-                    if self.draining {
-                        continue;
+                Some((to, work)) = injected.recv() => {
+                    if !self.draining {
+                        self.on_injected(to, work);
                     }
-                    let subscribers = self.router.subscribers(&scope);
-                    self.runtimes.tell(&scope, subscribers, Message::Injected(work));
                 }
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
                     if let Ok(job) = done {
@@ -116,9 +115,17 @@ impl Listener {
             }
         }
         self.jobs.shutdown().await;
+        self.device.shut_down().await;
         self.runtimes.shut_down().await;
         while let Ok(frame) = outbound.try_recv() {
             self.router.route(frame);
+        }
+    }
+
+    fn on_injected(&mut self, to: Recipient, work: Injected) {
+        match to {
+            Recipient::Conversation(scope) => self.tell(&scope, Message::Injected(work)),
+            Recipient::Live => self.runtimes.tell_all(|| Message::Injected(work.clone())),
         }
     }
 
@@ -145,6 +152,7 @@ impl Listener {
                 self.services.controllers.closed(&connection);
                 self.router.close(&connection);
                 self.publish_open();
+                self.device.tell(device::Message::Closed(connection));
             }
             DoorEvent::Gone { connection } => {
                 self.services.controllers.gone(&connection);
@@ -153,6 +161,7 @@ impl Listener {
                         .tell_live(&scope, Message::Leave(connection.clone()));
                 }
                 self.publish_open();
+                self.device.tell(device::Message::Gone(connection));
             }
         }
     }
@@ -167,6 +176,10 @@ impl Listener {
     ) {
         if let Some(old) = replaces {
             self.services.controllers.moved(&old, &connection);
+            self.device.tell(device::Message::Replaced {
+                old: old.clone(),
+                new: connection.clone(),
+            });
             for scope in self.router.replace(&old, &connection) {
                 let (old, new) = (old.clone(), connection.clone());
                 self.runtimes.tell_live(&scope, Message::Moved { old, new });
@@ -207,10 +220,6 @@ impl Listener {
         match job {
             Job::Adopt(resolved) => self.adopt(*resolved),
             Job::Reply(to, frame) => self.router.reply(&to, &frame),
-            Job::BootChanged(to, frame) => {
-                self.runtimes.tell_all(|| Message::BootDirectoryChanged);
-                self.router.reply(&to, &frame);
-            }
             Job::Records(records) => {
                 for record in records {
                     let scope = Scope::new(Some(&record.agent_id), Some(&record.conversation_id));

@@ -194,7 +194,7 @@ async fn s02_11_2_a_question_stays_open_for_others_when_its_asker_leaves() {
 #[tokio::test]
 async fn s02_11_2_a_client_that_comes_back_is_a_new_one() {
     let direct = Direct::start().await;
-    let mut one = direct.client_of(&scope()).await;
+    let one = direct.client_of(&scope()).await;
     let last = one.seen.iter().rfind(|frame| frame["event_seq"].is_u64());
     assert!(last.unwrap()["event_seq"].as_u64() > Some(1));
     one.leave().await;

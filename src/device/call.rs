@@ -1,0 +1,177 @@
+//! One command on its way: what it carries, and how it is answered (06 §1).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::Shared;
+use super::route::{self, Route};
+use crate::conversation::Services;
+use crate::events::{Injected, Outbound, Recipient};
+use crate::protocol::fields::{Fields, ShapeError};
+use crate::protocol::{ConnectionId, Scope, catalog, reply};
+
+/// A command as it came in.
+#[derive(Debug)]
+pub struct Request {
+    /// Who sent it; answers and pushes go there.
+    pub from: ConnectionId,
+    /// `type`, a name of the catalogue.
+    pub kind: &'static str,
+    /// The conversation that the frame names.
+    pub scope: Option<Scope>,
+    /// `runtime` as received.
+    pub runtime: Option<Value>,
+    /// `request_id` when it is a string.
+    pub request_id: Option<String>,
+    /// The whole frame.
+    pub body: Map<String, Value>,
+}
+
+/// A command that is being carried out.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) shared: Arc<Shared>,
+    pub(super) route: &'static Route,
+    /// What the frame holds, for the handler to take.
+    pub(super) fields: Fields,
+    /// All else of the command; its body is empty now.
+    pub(super) request: Request,
+}
+
+/// The further fields of a good answer, beside `type`, `request_id` and `success`.
+pub(super) type Answer = Result<Value, Failure>;
+
+/// What a handler of [`route::Handler::Job`] returns.
+pub(super) type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// Why a command failed; its text is the `error` of the answer.
+#[derive(Debug, Error)]
+#[error("{error}")]
+pub(super) struct Failure {
+    error: String,
+    /// Fields of this failure beside the empty ones of its kind.
+    more: Map<String, Value>,
+}
+
+impl Failure {
+    pub(super) fn new(error: impl Into<String>) -> Self {
+        Self {
+            error: error.into(),
+            more: Map::new(),
+        }
+    }
+
+    /// The same with a further field in the answer.
+    pub(super) fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(field.into(), value.into());
+        self
+    }
+}
+
+impl From<ShapeError> for Failure {
+    fn from(error: ShapeError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl Call {
+    pub(super) fn new(shared: Arc<Shared>, mut request: Request) -> Self {
+        Self {
+            shared,
+            route: route::find(request.kind),
+            fields: Fields::new(std::mem::take(&mut request.body)),
+            request,
+        }
+    }
+
+    pub(super) fn services(&self) -> &Arc<Services> {
+        &self.shared.services
+    }
+
+    /// Runs the command and sends its answer. A command that panics is answered too.
+    pub(super) async fn answered_by(self, job: fn(Self) -> Pending) {
+        let reply = self.reply();
+        let answer = tokio::spawn(job(self));
+        let mut running = AbortOnDrop(answer);
+        match (&mut running.0).await {
+            Ok(answer) => reply.send(answer),
+            Err(error) if error.is_cancelled() => {}
+            Err(_) => reply.send(Err(Failure::new(
+                "The command failed in an unexpected way; see the log of the device.",
+            ))),
+        }
+    }
+
+    /// Answers with a failure.
+    pub(super) fn fail(&self, error: &str) {
+        self.reply().send(Err(Failure::new(error)));
+    }
+
+    /// Tells conversations of something.
+    pub(super) fn inject(&self, to: Recipient, news: Injected) {
+        // At shutdown nobody reads any more.
+        let _ = self.services().inject.send((to, news));
+    }
+
+    fn reply(&self) -> Reply {
+        Reply {
+            shared: Arc::clone(&self.shared),
+            route: self.route,
+            to: self.request.from.clone(),
+            request_id: self.request.request_id.clone(),
+        }
+    }
+}
+
+/// Sends a bare frame to one connection.
+pub(super) fn push(services: &Services, to: &ConnectionId, frame: &Value) {
+    services.events.send(Outbound::Reply {
+        to: to.clone(),
+        body: frame.to_string().into(),
+    });
+}
+
+/// Where the answer of a command goes.
+struct Reply {
+    shared: Arc<Shared>,
+    route: &'static Route,
+    to: ConnectionId,
+    request_id: Option<String>,
+}
+
+impl Reply {
+    fn send(self, answer: Answer) {
+        let Some(id) = &self.request_id else {
+            if let Err(failure) = answer {
+                tracing::debug!(command = self.route.name, %failure, "A command without a request id failed.");
+            }
+            return;
+        };
+        let response = catalog::find(self.route.name).and_then(|known| known.response);
+        let frame = match (response, answer) {
+            (Some(response), Ok(more)) => reply::reply(response, id, true, more),
+            (Some(response), Err(failure)) => {
+                let mut more = self.route.empty();
+                more.insert("error".into(), failure.error.into());
+                more.extend(failure.more);
+                reply::reply(response, id, false, Value::Object(more))
+            }
+            (None, Ok(_)) => return,
+            (None, Err(failure)) => reply::malformed(None, id, None, &failure.error),
+        };
+        push(&self.shared.services, &self.to, &frame);
+    }
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<Answer>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
