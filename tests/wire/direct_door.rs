@@ -211,11 +211,7 @@ async fn with_register_both_doors_lead_to_the_same_conversation() {
     device.send(json!({"type": "input", "runtime": scope().runtime(), "payload": {
         "kind": "create_message", "messages": [{"role": "user", "content": "SAY from the relay"}]}}));
     client.finished().await;
-    let answer = client.seen.iter().any(|frame| {
-        frame["delta"]["message_type"] == "assistant_message"
-            && frame.to_string().contains("from the relay")
-    });
-    assert!(answer);
+    assert_eq!(client.said(), "from the relay");
     let status = client.sync(&scope()).await;
     assert_eq!(status["success"], true);
     let registered = direct.cloud.registrations().len();

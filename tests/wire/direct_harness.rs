@@ -314,6 +314,18 @@ impl Peer {
         self.typed("turn_finished").await
     }
 
+    /// What the agent answered so far.
+    pub(crate) fn said(&self) -> String {
+        let deltas = self.seen.iter().map(|frame| &frame["delta"]);
+        let texts = deltas.filter(|delta| delta["message_type"] == "assistant_message");
+        texts
+            .map(|delta| match &delta["content"] {
+                Value::String(text) => text.clone(),
+                parts => parts[0]["text"].as_str().unwrap_or_default().to_owned(),
+            })
+            .collect()
+    }
+
     /// Asserts that nothing more comes before the answer to a harmless command.
     pub(crate) async fn quiet(&mut self) {
         let before = self.seen.len();

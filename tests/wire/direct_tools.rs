@@ -128,8 +128,8 @@ async fn s02_5_11_external_tools_are_asked_for_in_standard_mode() {
 #[tokio::test]
 async fn s02_11_2_calls_fail_and_tools_go_when_their_owner_leaves() {
     let direct = Direct::start().await;
-    let mut other = direct.client_of(&scope()).await;
     let mut owner = controller(&direct, lookup(None)).await;
+    let mut other = direct.client_of(&scope()).await;
     other.say(&scope(), &script()).await;
     owner.typed("external_tool_call_request").await;
     owner.leave().await;
