@@ -18,6 +18,8 @@ mod direct_clients;
 mod direct_door;
 #[path = "wire/direct_harness.rs"]
 mod direct_harness;
+#[path = "wire/direct_openai.rs"]
+mod direct_openai;
 #[path = "wire/direct_tools.rs"]
 mod direct_tools;
 #[path = "wire/failures.rs"]

@@ -249,6 +249,7 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
     let mut direct = direct.map(|direct| {
         let parts = DirectParts {
             door: door.clone(),
+            api: services.api.0.clone(),
             log: log.clone(),
             draining: draining.clone(),
         };

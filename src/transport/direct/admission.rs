@@ -88,9 +88,7 @@ impl Offer {
             "/readyz" => return Admission::Http(Endpoint::Ready),
             "/ui" | "/ui/" if self.ui => return Admission::Http(Endpoint::Page),
             "/app-server-info" => Endpoint::Info,
-            "/v1/models" | "/v1/chat/completions" | "/v1/responses" if self.openai => {
-                Endpoint::OpenAi
-            }
+            path if self.openai && is_openai(path) => Endpoint::OpenAi,
             _ => return Admission::Refused(404, "Not Found"),
         };
         match self.auth.header(authorization(&head.headers)) {
@@ -98,6 +96,16 @@ impl Offer {
             Err(refused) => Admission::Unauthorised(refused.0),
         }
     }
+}
+
+/// Whether a path belongs to the OpenAI-compatible API, which answers in its own
+/// words what it does not have.
+fn is_openai(path: &str) -> bool {
+    let routes = ["/v1/models", "/v1/chat/completions", "/v1/responses"];
+    routes.iter().any(|route| {
+        let rest = path.strip_prefix(route);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 /// The key of a WebSocket handshake (RFC 6455 §4.2.1), or how it is refused.

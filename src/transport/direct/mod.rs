@@ -8,6 +8,7 @@
 mod admission;
 mod auth;
 mod client;
+mod openai;
 mod page;
 mod rejections;
 
@@ -35,6 +36,7 @@ use tokio_util::task::TaskTracker;
 use self::admission::{Admission, Endpoint, Offer, websocket_key};
 use self::auth::Auth;
 use self::client::Client;
+use self::openai::OpenAi;
 use self::page::PageDoor;
 use self::rejections::Rejections;
 use super::gate::{Gate, Limits, Peer, listen};
@@ -67,10 +69,11 @@ pub struct DirectDoor {
 }
 
 /// What the door works with.
-#[derive(Debug)]
 pub struct DirectParts {
     /// Where its events go.
     pub door: DoorSender,
+    /// The Letta API, for `--openai-api`.
+    pub api: crate::api::Client,
     /// The session log.
     pub log: SessionLog,
     /// Fires when the process stops taking work: `/readyz` says so.
@@ -81,6 +84,7 @@ pub struct DirectParts {
 struct House {
     offer: Offer,
     page: Option<PageDoor>,
+    openai: Option<Arc<OpenAi>>,
     parts: DirectParts,
     clients: TaskTracker,
     next: AtomicU64,
@@ -132,7 +136,12 @@ impl DirectDoor {
     /// Serves until `stop` is cancelled, then ends every client and waits for it.
     pub async fn serve(self, parts: DirectParts, stop: CancellationToken) {
         let clients = TaskTracker::new();
+        let openai = self.offer.openai.then(|| {
+            let (door, api) = (parts.door.clone(), parts.api.clone());
+            OpenAi::new(door, api, clients.clone(), stop.clone())
+        });
         let house = Arc::new(House {
+            openai,
             offer: self.offer,
             page: self.page,
             parts,
@@ -177,11 +186,13 @@ async fn answer(
     request: Request,
 ) -> Response<Body> {
     let (mut head, body) = request.into_parts();
-    drop(body);
     match house.offer.admit(&head) {
         Admission::Refused(status, reason) => house.refuse(&head.uri, status, reason).await,
         Admission::Unauthorised(message) => {
             house.rejected(401, message).await;
+            if head.uri.path().starts_with("/v1/") {
+                return openai::ApiError::unauthorised(message).response();
+            }
             json_answer(401, &json!({"error": message}))
         }
         Admission::Http(Endpoint::Alive) => plain(200, "ok\n"),
@@ -194,15 +205,21 @@ async fn answer(
             Some(page) => page.page(&head.headers),
             None => empty(404, "Not Found"),
         },
-        Admission::Http(Endpoint::OpenAi) => empty(404, "Not Found"),
+        Admission::Http(Endpoint::OpenAi) => match &house.openai {
+            Some(openai) => {
+                peer.stay();
+                openai.answer(&head, body).await
+            }
+            None => empty(404, "Not Found"),
+        },
         Admission::Client(key) => house.welcome(&mut head, &peer, &key, None),
         Admission::Page => {
-            let admitted = match &house.page {
-                Some(page) => page.admit(&head, &house.offer.auth),
+            let admitted = websocket_key(&head).and_then(|key| match &house.page {
+                Some(page) => Ok((key, page.admit(&head, &house.offer.auth)?)),
                 None => Err((404, "Not Found")),
-            };
-            match admitted.and_then(|greeting| Ok((greeting, websocket_key(&head)?))) {
-                Ok((greeting, key)) => {
+            });
+            match admitted {
+                Ok((key, greeting)) => {
                     let mut response = house.welcome(&mut head, &peer, &key, greeting);
                     let protocol = HeaderValue::from_static(page::PROTOCOL);
                     let headers = response.headers_mut();
