@@ -21,6 +21,7 @@
 //! - 2 [`credentials`]: which bearer token, from where; refresh and login.
 //! - 2 [`process`]: children: shells, groups, output capture, background work.
 //! - 2 [`permissions`]: may this tool call run? Pure decisions.
+//! - 2 [`memory`]: an agent's memory as a git repository.
 //! - 2 [`skills`]: which skills exist for a conversation, and what one says.
 //! - 3 [`tools`]: the tools of this machine and how a batch of calls runs.
 //! - 4 [`conversation`]: the actor of one conversation: queue, turn, approvals.
@@ -40,6 +41,7 @@ pub mod device;
 pub mod events;
 pub mod frontmatter;
 pub mod listener;
+pub mod memory;
 pub mod permissions;
 pub mod process;
 pub mod protocol;

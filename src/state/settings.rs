@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Map, Value, json};
 
 use super::Home;
+use super::agent_flags;
 use super::atomic::Access;
 use super::home::create_private_dir;
 use super::json_file::{self, Found, JsonFileError};
@@ -235,6 +236,35 @@ impl UserSettings {
         toolset: &str,
     ) -> Result<(), JsonFileError> {
         self.update(|settings| toolset_preference::set(settings, scope, server, toolset))
+    }
+
+    /// Whether the agent's memory is a repository on the memory server `server`.
+    pub fn memfs(&self, agent_id: &str, server: &str) -> Option<bool> {
+        agent_flags::get(&self.0.state().current, agent_id, server, "memfs")
+    }
+
+    /// Stores it.
+    ///
+    /// # Errors
+    /// As [`UserSettings::update`].
+    pub fn set_memfs(
+        &self,
+        agent_id: &str,
+        server: &str,
+        enabled: bool,
+    ) -> Result<(), JsonFileError> {
+        if self.memfs(agent_id, server) == Some(enabled) {
+            return Ok(());
+        }
+        self.update(|settings| agent_flags::set(settings, agent_id, server, "memfs", enabled))
+    }
+
+    /// Marks an agent of a server as one that clients show first.
+    ///
+    /// # Errors
+    /// As [`UserSettings::update`].
+    pub fn pin_agent(&self, agent_id: &str, server: &str) -> Result<(), JsonFileError> {
+        self.update(|settings| agent_flags::set(settings, agent_id, server, "pinned", true))
     }
 
     /// Waits until no other process refreshes the login: refresh tokens rotate,
