@@ -105,6 +105,7 @@ impl Conversation {
             interrupted,
             due,
             cwd: cwd.clone(),
+            skill_sources: self.skill_sources.clone(),
             execution: self.execution.clone(),
             session_rules: self.session_rules.clone(),
             cancel: cancel.clone(),
@@ -118,6 +119,7 @@ impl Conversation {
             reports,
             cwd,
             client_message_ids,
+            forgotten: false,
             asked: Vec::new(),
             started: tokio::time::Instant::now(),
         });
@@ -141,6 +143,7 @@ impl Conversation {
             Report::SecretsTold(names) => self.reminders.secrets_told(names),
             Report::Compacted => self.reminders.compacted(),
             Report::Toolset(toolset) => self.toolset = Some(toolset),
+            Report::Skills(skills) => self.skills = skills,
             Report::CwdChanged(path) => self.on_turn_cwd(&path),
             Report::ToolFinished {
                 delta_id,
@@ -342,7 +345,7 @@ impl Conversation {
             outcome.error = None;
         }
         drop(self.asks.take_live());
-        if let Some(results) = outcome.interrupted.take() {
+        if let Some(results) = outcome.interrupted.take().filter(|_| !turn.forgotten) {
             self.interrupt.replace(results);
         }
         let Some(finished) = self.life.finish(lease) else {
@@ -360,6 +363,10 @@ impl Conversation {
             .metrics
             .turn_ended(&outcome.stop_reason, turn.started.elapsed());
         let error = outcome.error.as_ref().map(|error| error.text.clone());
+        let failure = match outcome.stop_reason.as_str() {
+            "cancelled" => Some("The turn was interrupted.".to_owned()),
+            _ => error.clone(),
+        };
         self.frames.event(&Event::TurnFinished(&TurnFinished {
             turn_id: turn.turn_id,
             stop_reason: outcome.stop_reason.clone(),
@@ -382,6 +389,8 @@ impl Conversation {
         }
         self.services.remote.prune_mode(&self.scope);
         self.emit_device_status();
+        self.push_memory();
+        self.end_slash_turn(lease, failure);
         if self.queue.is_empty() {
             return;
         }

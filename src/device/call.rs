@@ -2,15 +2,19 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::Shared;
 use super::route::{self, Route};
+use crate::api::ApiError;
+use crate::api::error::ErrorBody;
 use crate::conversation::Services;
-use crate::events::{Injected, Outbound, Recipient};
+use crate::events::{Done, Injected, Outbound, Recipient};
+use crate::memory::MemoryError;
+use crate::protocol::event::Level;
 use crate::protocol::fields::{Fields, ShapeError};
 use crate::protocol::{ConnectionId, Scope, catalog, reply};
 
@@ -31,8 +35,9 @@ pub struct Request {
     pub body: Map<String, Value>,
 }
 
+const UNEXPECTED: &str = "The command failed in an unexpected way; see the log of the device.";
+
 /// A command that is being carried out.
-#[derive(Debug)]
 pub(super) struct Call {
     pub(super) shared: Arc<Shared>,
     pub(super) route: &'static Route,
@@ -40,7 +45,14 @@ pub(super) struct Call {
     pub(super) fields: Fields,
     /// All else of the command; its body is empty now.
     pub(super) request: Request,
+    /// What follows the answer, when it is a good one.
+    after: Arc<Mutex<Option<Follow>>>,
+    /// Fields that a failed answer repeats.
+    echoed: Arc<Mutex<Map<String, Value>>>,
 }
+
+/// What is done after a good answer has been sent.
+pub(super) type Follow = Box<dyn FnOnce() + Send>;
 
 /// The further fields of a good answer, beside `type`, `request_id` and `success`.
 pub(super) type Answer = Result<Value, Failure>;
@@ -72,6 +84,33 @@ impl Failure {
     }
 }
 
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<MemoryError> for Failure {
+    fn from(error: MemoryError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl Failure {
+    /// The failure of a raw call, in its own words (06 §2).
+    pub(super) fn of_raw(error: ApiError) -> Self {
+        let Some(status) = error.status() else {
+            return error.into();
+        };
+        let body = match error.body() {
+            Some(ErrorBody::Json(body)) => body.to_string(),
+            Some(ErrorBody::Text(text)) => text.clone(),
+            None => String::new(),
+        };
+        Self::new(format!("API error ({status}): {body}"))
+    }
+}
+
 impl From<ShapeError> for Failure {
     fn from(error: ShapeError) -> Self {
         Self::new(error.to_string())
@@ -85,7 +124,60 @@ impl Call {
             route: route::find(request.kind),
             fields: Fields::new(std::mem::take(&mut request.body)),
             request,
+            after: Arc::default(),
+            echoed: Arc::default(),
         }
+    }
+
+    /// Does `follow` once a good answer has been sent.
+    pub(super) fn after(&mut self, follow: Follow) {
+        *lock(&self.after) = Some(follow);
+    }
+
+    /// A failed answer repeats this field.
+    pub(super) fn echo(&mut self, field: &str, value: impl Into<Value>) {
+        lock(&self.echoed).insert(field.to_owned(), value.into());
+    }
+
+    /// Runs work that blocks.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|_| Failure::new(UNEXPECTED))
+    }
+
+    /// Shows the conversation as it is now, with a word to its people before
+    /// it; what is sent later comes after it (06 §1.3).
+    pub(super) async fn show(
+        &self,
+        to: Recipient,
+        status: Option<(String, Level)>,
+        toolset: Option<&'static str>,
+    ) {
+        let (done, mut shown) = Done::channel();
+        let show = Injected::Show {
+            status,
+            toolset,
+            done,
+        };
+        self.inject(to, show);
+        shown.recv().await;
+    }
+
+    /// Shows conversations as they are, when somebody calls it.
+    pub(super) fn detached_show(&self, to: Recipient) -> Follow {
+        let services = Arc::clone(self.services());
+        Box::new(move || {
+            let show = Injected::Show {
+                status: None,
+                toolset: None,
+                done: Done::channel().0,
+            };
+            // At shutdown nobody reads any more.
+            let _ = services.inject.send((to, show));
+        })
     }
 
     pub(super) fn services(&self) -> &Arc<Services> {
@@ -100,9 +192,7 @@ impl Call {
         match (&mut running.0).await {
             Ok(answer) => reply.send(answer),
             Err(error) if error.is_cancelled() => {}
-            Err(_) => reply.send(Err(Failure::new(
-                "The command failed in an unexpected way; see the log of the device.",
-            ))),
+            Err(_) => reply.send(Err(Failure::new(UNEXPECTED))),
         }
     }
 
@@ -123,6 +213,8 @@ impl Call {
             route: self.route,
             to: self.request.from.clone(),
             request_id: self.request.request_id.clone(),
+            after: Arc::clone(&self.after),
+            echoed: Arc::clone(&self.echoed),
         }
     }
 }
@@ -141,10 +233,20 @@ struct Reply {
     route: &'static Route,
     to: ConnectionId,
     request_id: Option<String>,
+    after: Arc<Mutex<Option<Follow>>>,
+    echoed: Arc<Mutex<Map<String, Value>>>,
 }
 
 impl Reply {
     fn send(self, answer: Answer) {
+        let follow = lock(&self.after).take().filter(|_| answer.is_ok());
+        self.frame(answer);
+        if let Some(follow) = follow {
+            follow();
+        }
+    }
+
+    fn frame(self, answer: Answer) {
         let Some(id) = &self.request_id else {
             if let Err(failure) = answer {
                 tracing::debug!(command = self.route.name, %failure, "A command without a request id failed.");
@@ -156,6 +258,7 @@ impl Reply {
             (Some(response), Ok(more)) => reply::reply(response, id, true, more),
             (Some(response), Err(failure)) => {
                 let mut more = self.route.empty();
+                more.append(&mut lock(&self.echoed));
                 more.insert("error".into(), failure.error.into());
                 more.extend(failure.more);
                 reply::reply(response, id, false, Value::Object(more))
@@ -165,6 +268,10 @@ impl Reply {
         };
         push(&self.shared.services, &self.to, &frame);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A task that ends with its owner.

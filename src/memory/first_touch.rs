@@ -54,6 +54,11 @@ impl Memory {
         outcome
     }
 
+    /// Starts the first sync of an agent without waiting for it.
+    pub fn touch_later(&self, api: &Client, settings: &UserSettings, agent_id: &str) {
+        drop(self.flight(api, settings, agent_id));
+    }
+
     /// Forgets what was found, so that the next one looks again.
     pub fn forget(&self, agent_id: &str) {
         lock(&self.0.touched).remove(agent_id);

@@ -42,6 +42,8 @@ pub struct MemorySettings {
     pub home: Home,
     /// `LETTA_MEMFS_BASE_URL`, else Letta Cloud; without trailing slash.
     pub server: String,
+    /// `LETTA_MEMFS_LOCAL=1`: the server counts as Letta Cloud.
+    pub cloud: bool,
     /// `LETTA_MEMFS_BACKEND=hosted`.
     pub hosted: bool,
     /// Where the key comes from.
@@ -127,6 +129,11 @@ impl Memory {
     /// The server of the repositories.
     pub fn server(&self) -> &str {
         &self.0.settings.server
+    }
+
+    /// Whether that is Letta Cloud (06 §2).
+    pub fn is_cloud(&self) -> bool {
+        self.0.settings.cloud || self.0.settings.server.contains("api.letta.com")
     }
 
     /// The checkout of an agent, whether it exists or not.

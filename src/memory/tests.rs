@@ -30,6 +30,7 @@ impl Machine {
         let memory = Memory::new(MemorySettings {
             home: Home::at(dir.path()),
             server: server.to_owned(),
+            cloud: false,
             hosted: false,
             tokens: Arc::new(StaticToken(Some(Secret::new(KEY)))),
             binary: "/opt/my letta's/letta".into(),

@@ -103,6 +103,11 @@ impl UserSettings {
         self.0.state().current.get(key).cloned()
     }
 
+    /// Everything that is known.
+    pub fn all(&self) -> Map<String, Value> {
+        self.0.state().current.clone()
+    }
+
     /// Changes keys. `change` sees the file as it is now.
     ///
     /// # Errors
@@ -321,24 +326,45 @@ impl LocalSettings {
         }
     }
 
+    /// Everything in the file; nothing when it cannot be read. Blocking.
+    pub fn all(&self) -> Map<String, Value> {
+        match json_file::read(&self.0) {
+            Ok(Found::Object(found)) => found,
+            _ => Map::new(),
+        }
+    }
+
     /// Saves the name; every other key stays. Blocking.
     ///
     /// # Errors
     /// When the file cannot be read or written; the name holds for this run.
     pub fn set_listener_env_name(&self, name: &str) -> Result<(), JsonFileError> {
-        let mut settings = match json_file::read(&self.0)? {
-            Found::Missing => Map::new(),
-            Found::Object(found) => found,
-            Found::Corrupt(_) => {
-                json_file::set_aside(&self.0)?;
-                Map::new()
-            }
+        self.update(|settings| {
+            settings.insert("listenerEnvName".into(), json!(name));
+        })
+    }
+
+    /// Changes keys; every other one stays. Blocking.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn update(
+        &self,
+        change: impl FnOnce(&mut Map<String, Value>),
+    ) -> Result<(), JsonFileError> {
+        let (before, corrupt) = match json_file::read(&self.0)? {
+            Found::Missing => (Map::new(), false),
+            Found::Object(found) => (found, false),
+            Found::Corrupt(_) => (Map::new(), true),
         };
-        let name = json!(name);
-        if settings.get("listenerEnvName") == Some(&name) {
+        let mut settings = before.clone();
+        change(&mut settings);
+        if settings == before {
             return Ok(());
         }
-        settings.insert("listenerEnvName".into(), name);
+        if corrupt {
+            json_file::set_aside(&self.0)?;
+        }
         json_file::write(&self.0, &settings, Access::Inherited)
     }
 }

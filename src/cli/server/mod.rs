@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::start::Foundation;
 use super::{help, notify::Notifier, usage};
+use crate::api::models::Models;
 use crate::config::{FrameLog, ServerCommand, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
@@ -24,6 +25,7 @@ use crate::listener::{Listener, door};
 use crate::process::environment::install_shim;
 use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::PermissionMode;
+use crate::skills::Skills;
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
@@ -188,7 +190,13 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     let draining = CancellationToken::new();
     let processes = processes(&foundation, &device_id);
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
+    let cloud = api.base_url().is_cloud() || config.memfs.local;
+    let memory = foundation.memory(&credentials);
     let services = Arc::new(Services {
+        cloud,
+        models: Models::new(cloud, home.letta.join("cache/model-catalog.json")),
+        skills: Skills::new(home.clone(), config.skills_directory.clone()),
+        memory: memory.clone(),
         api: ApiHandle(api),
         remote: remote.clone(),
         settings: settings.clone(),
@@ -307,6 +315,7 @@ async fn serve(foundation: Foundation) -> Result<u8> {
             let _ = relay.await;
         }
         processes.shutdown().await;
+        memory.shut_down().await;
         remote.shutdown().await;
         record_writer.close().await;
     };

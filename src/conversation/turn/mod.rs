@@ -24,6 +24,7 @@ mod stop;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,7 @@ use crate::permissions::SessionRules;
 use crate::protocol::Scope;
 use crate::protocol::command::{ExecutionSettings, InputOptions};
 use crate::protocol::event::Lifecycle;
+use crate::skills::Source;
 use crate::tools::TurnTools;
 use crate::tools::tool::ToolContext;
 
@@ -82,6 +84,8 @@ pub(crate) struct TurnInput {
     pub(crate) interrupted: Option<Vec<Map<String, Value>>>,
     pub(crate) due: Due,
     pub(crate) cwd: PathBuf,
+    /// Where skills come from; `None` is everywhere.
+    pub(crate) skill_sources: Option<Vec<Source>>,
     pub(crate) execution: Option<ExecutionSettings>,
     pub(crate) session_rules: SessionRules,
     pub(crate) cancel: CancellationToken,
@@ -198,6 +202,8 @@ pub(crate) struct Turn {
     execution: Option<ExecutionSettings>,
     session_rules: SessionRules,
     tools: Arc<TurnTools>,
+    /// `client_skills` of every request.
+    skills: Arc<RawValue>,
     context: ToolContext,
     /// The last run.
     run_id: Option<String>,

@@ -1,5 +1,6 @@
 //! Everything before the first request of a turn (spec 03 §8).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -12,13 +13,16 @@ use super::report::{Port, Report, Toolset};
 use super::send::approval_message;
 use super::{End, Opening, Turn, TurnInput, Usage};
 use crate::api::Client;
+use crate::conversation::memory_sync;
+use crate::conversation::model::CarriedModel;
 use crate::conversation::reminders::{Due, SecretsDue};
 use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
 use crate::process::TurnFacts;
 use crate::protocol::Scope;
+use crate::skills::{Reader, Skill, Source};
 use crate::tools::tool::{ToolContext, WorkingDirectory};
-use crate::tools::toolset::{Model, Preference, Selection};
+use crate::tools::toolset::{Preference, Selection};
 
 /// The tag of agents that this program works for.
 const TAG: &str = "origin:letta-code";
@@ -40,16 +44,18 @@ impl Turn {
             interrupted,
             due,
             cwd,
+            skill_sources,
             execution,
             session_rules,
             ..
         } = input;
         let api = services.api.acting_as(options.acting_user_id.as_deref());
-        let (agent, secrets) = port
+        let (agent, secrets, memory) = port
             .unless_cancelled(async {
                 tokio::join!(
                     services.agents.agent(&api, &scope),
                     services.agents.secrets(&api, &scope),
+                    memory_sync::before_turn(&services, &api, &scope),
                 )
             })
             .await?;
@@ -88,6 +94,13 @@ impl Turn {
             tools: loaded,
         }))
         .await;
+        let skills = skills(&services, &scope, &cwd, skill_sources).await;
+        port.tell(Report::Skills(crate::skills::listing(&skills)))
+            .await;
+        let skills = match crate::skills::client_skills(&skills) {
+            Ok(skills) => skills,
+            Err(_) => Arc::clone(&services.no_skills),
+        };
 
         let hosted = services
             .link
@@ -116,7 +129,7 @@ impl Turn {
             facts: TurnFacts {
                 agent_name: name.map(Arc::from),
                 connection_id: hosted.as_ref().map(|id| Arc::from(id.as_str())),
-                memory_dir: None,
+                memory_dir: memory.clone(),
                 api_key: None,
                 base_url: Some(services.api.base_url().as_str().into()),
             },
@@ -142,7 +155,7 @@ impl Turn {
                 agent: agent.as_deref(),
                 cwd: context.cwd.get(),
                 secrets: &names,
-                memory_directory: None,
+                memory_directory: memory.map(|dir| dir.to_string_lossy().into_owned()),
             };
             let reminders = reminder_text::all(&due, &facts, session_wanted(&services)).await;
             prepend(&mut outgoing, &reminders);
@@ -160,6 +173,7 @@ impl Turn {
             execution,
             session_rules,
             tools: Arc::new(tools),
+            skills,
             context,
             run_id: None,
             run_is_shown: false,
@@ -171,6 +185,25 @@ impl Turn {
         };
         Ok((turn, opening))
     }
+}
+
+/// The skills of a turn; reading them must not hold up the runtime.
+async fn skills(
+    services: &Services,
+    scope: &Scope,
+    cwd: &Path,
+    sources: Option<Vec<Source>>,
+) -> Vec<Skill> {
+    let (known, scope, cwd) = (services.skills.clone(), scope.clone(), cwd.to_owned());
+    let sources = sources.unwrap_or_else(|| Source::ALL.to_vec());
+    let read = move || {
+        known.discover(&Reader {
+            cwd: &cwd,
+            agent_id: scope.agent_id.as_deref(),
+            sources: &sources,
+        })
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 fn session_wanted(services: &Services) -> bool {
@@ -262,29 +295,8 @@ impl<'a> ToolChoice<'a> {
         agent: Option<&Value>,
         conversation: Option<&Value>,
     ) -> Result<(crate::tools::TurnTools, String), End> {
-        let carrier = conversation
-            .filter(|conversation| conversation.get("model").is_some_and(Value::is_string))
-            .or(agent);
-        let text = |of: Option<&'_ Value>, path: &str| -> Option<String> {
-            of.and_then(|value| value.pointer(path))
-                .and_then(Value::as_str)
-                .map(String::from)
-        };
-        let handle = text(carrier, "/model").or_else(|| {
-            let kind = text(agent, "/llm_config/model_endpoint_type")?;
-            let model = text(agent, "/llm_config/model")?;
-            Some(format!("{kind}/{model}"))
-        });
-        let provider = text(carrier, "/model_settings/provider_type");
-        let proxy = carrier
-            .and_then(|carrier| carrier.pointer("/model_settings/openai_compatible_proxy"))
-            .and_then(Value::as_bool)
-            .unwrap_or(false);
-        let preset = self.preference.resolve(&Model {
-            handle: handle.as_deref(),
-            provider_type: provider.as_deref(),
-            openai_compatible_proxy: proxy,
-        });
+        let model = CarriedModel::of(agent, conversation);
+        let preset = self.preference.resolve(&model.as_model());
         self.selection.preset = preset;
         let tools = services
             .toolbox
