@@ -31,7 +31,7 @@ use super::services::Services;
 use super::slash::{SlashDone, SlashTurn};
 use super::turn::{Outcome, Report, Toolset};
 use crate::memory::Pushed;
-use crate::permissions::SessionRules;
+use crate::permissions::{SessionRules, Workspace};
 use crate::protocol::command::ExecutionSettings;
 use crate::protocol::event::GitContext;
 use crate::protocol::{ConnectionId, Scope};
@@ -68,14 +68,19 @@ pub(crate) enum Done {
     CancelSettled(Lease),
     /// A replay has what it needs.
     Replay(Box<ReplayPrepared>),
-    /// Git facts were refreshed, nothing else to do.
-    Git,
     /// A slash command did its work.
     Slash(Box<SlashDone>),
     /// The memory was pushed.
     MemoryPushed(Pushed),
     /// Whether the memory is too large.
     MemoryMeasured(bool),
+    /// What is known of a directory's repository.
+    Git {
+        cwd: PathBuf,
+        context: Option<GitContext>,
+        /// Whether clients are told even when nothing changed.
+        tell: bool,
+    },
     /// An interrupted turn was looked up.
     Record(Box<RecordOutcome>),
     /// Time to look at deferred records again.
@@ -113,6 +118,8 @@ pub(crate) struct Conversation {
     pub(crate) reminders: Reminders,
     pub(crate) session_rules: SessionRules,
     pub(crate) execution: Option<ExecutionSettings>,
+    /// What its tools may not leave; lives as long as this actor.
+    pub(crate) workspace: Option<Workspace>,
     pub(crate) subscribers: Vec<ConnectionId>,
     pub(crate) toolset: Option<Toolset>,
     pub(crate) skill_sources: Option<Vec<Source>>,
@@ -154,6 +161,7 @@ impl Conversation {
             reminders: remnant.reminders,
             session_rules: remnant.session_rules,
             execution: None,
+            workspace: None,
             subscribers,
             toolset: None,
             skill_sources: remnant.skill_sources,
@@ -266,7 +274,8 @@ impl Conversation {
             }
             Ok(Done::Record(outcome)) => self.on_record(*outcome),
             Ok(Done::RecordTimer) => self.retry_records(),
-            Ok(Done::Git | Done::Nothing) => {}
+            Ok(Done::Git { cwd, context, tell }) => self.on_git(cwd, context, tell),
+            Ok(Done::Nothing) => {}
             // Jobs catch their own panics; what is left is an abort at shutdown.
             Err(error) => tracing::error!(%error, "A job of a conversation ended early."),
         }
@@ -307,6 +316,7 @@ impl Conversation {
             && self.recoveries.is_empty()
             && self.jobs.is_empty()
             && self.execution.is_none()
+            && self.workspace.is_none()
     }
 
     /// Whether a reconnecting client is told of this conversation (02 §11.1).

@@ -29,6 +29,8 @@ mod replay;
 pub mod services;
 mod slash;
 mod status;
+#[cfg(any(test, fuzzing))]
+pub mod trial;
 mod turn;
 mod turns;
 

@@ -17,6 +17,7 @@ use crate::api::Client;
 use crate::api::models::Models;
 use crate::api::response_state::ResponseStates;
 use crate::events::{EventSink, Injected, Recipient};
+use crate::hooks::Hooks;
 use crate::memory::Memory;
 use crate::process::Processes;
 use crate::protocol::{ConnectionId, RuntimeKey, Scope};
@@ -48,6 +49,8 @@ pub struct Services {
     pub settings: UserSettings,
     /// Rules of the settings files.
     pub settings_files: SettingsFiles,
+    /// The user's hooks.
+    pub hooks: Hooks,
     /// Records of turns under way.
     pub interrupted: InterruptedTurns,
     /// Whether the server counts as Letta Cloud (06 §2).

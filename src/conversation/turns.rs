@@ -107,6 +107,7 @@ impl Conversation {
             cwd: cwd.clone(),
             skill_sources: self.skill_sources.clone(),
             execution: self.execution.clone(),
+            workspace: self.workspace.clone(),
             session_rules: self.session_rules.clone(),
             cancel: cancel.clone(),
             reports: reports_in,
@@ -144,6 +145,11 @@ impl Conversation {
             Report::Compacted => self.reminders.compacted(),
             Report::Toolset(toolset) => self.toolset = Some(toolset),
             Report::Skills(skills) => self.skills = skills,
+            Report::ModeSwitched(mode) => {
+                self.reminders.mode_told(mode);
+                self.emit_loop_status();
+                self.emit_device_status();
+            }
             Report::CwdChanged(path) => self.on_turn_cwd(&path),
             Report::ToolFinished {
                 delta_id,
@@ -260,7 +266,7 @@ impl Conversation {
             Done::Nothing,
         );
         self.reminders.directory_changed();
-        self.refresh_git();
+        self.refresh_git(false);
         self.emit_device_status();
     }
 
@@ -388,6 +394,8 @@ impl Conversation {
             );
         }
         self.services.remote.prune_mode(&self.scope);
+        // The turn's commands may have switched branches.
+        self.refresh_git(false);
         self.emit_device_status();
         self.push_memory();
         self.end_slash_turn(lease, failure);

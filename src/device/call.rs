@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::route::{self, Route};
@@ -35,9 +37,8 @@ pub struct Request {
     pub body: Map<String, Value>,
 }
 
-const UNEXPECTED: &str = "The command failed in an unexpected way; see the log of the device.";
-
 /// A command that is being carried out.
+#[derive(Debug)]
 pub(super) struct Call {
     pub(super) shared: Arc<Shared>,
     pub(super) route: &'static Route,
@@ -45,20 +46,38 @@ pub(super) struct Call {
     pub(super) fields: Fields,
     /// All else of the command; its body is empty now.
     pub(super) request: Request,
-    /// What follows the answer, when it is a good one.
-    after: Arc<Mutex<Option<Follow>>>,
+    /// What follows a good answer.
+    after: mpsc::UnboundedSender<After>,
+    followers: Option<mpsc::UnboundedReceiver<After>>,
     /// Fields that a failed answer repeats.
-    echoed: Arc<Mutex<Map<String, Value>>>,
+    echoed: Echoed,
 }
 
-/// What is done after a good answer has been sent.
-pub(super) type Follow = Box<dyn FnOnce() + Send>;
+type Echoed = Arc<Mutex<Map<String, Value>>>;
+
+/// What follows a good answer.
+#[derive(Debug)]
+enum After {
+    /// A frame for the asker.
+    Frame(Value),
+    /// Word for conversations.
+    News(Recipient, Injected),
+}
+
+const UNEXPECTED: &str = "The command failed in an unexpected way; see the log of the device.";
 
 /// The further fields of a good answer, beside `type`, `request_id` and `success`.
 pub(super) type Answer = Result<Value, Failure>;
 
 /// What a handler of [`route::Handler::Job`] returns.
 pub(super) type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A whole good answer as JSON text, written by its handler because it may be
+/// too large to be copied; with a permit it is paced (see [`Outbound::Paced`]).
+pub(super) type Written = Result<(String, Option<OwnedSemaphorePermit>), Failure>;
+
+/// What a handler of [`route::Handler::Writer`] returns.
+pub(super) type PendingText = Pin<Box<dyn Future<Output = Written> + Send>>;
 
 /// Why a command failed; its text is the `error` of the answer.
 #[derive(Debug, Error)]
@@ -119,23 +138,80 @@ impl From<ShapeError> for Failure {
 
 impl Call {
     pub(super) fn new(shared: Arc<Shared>, mut request: Request) -> Self {
+        let (after, followers) = mpsc::unbounded_channel();
         Self {
             shared,
             route: route::find(request.kind),
             fields: Fields::new(std::mem::take(&mut request.body)),
             request,
-            after: Arc::default(),
-            echoed: Arc::default(),
+            after,
+            followers: Some(followers),
+            echoed: Echoed::default(),
         }
     }
 
-    /// Does `follow` once a good answer has been sent.
-    pub(super) fn after(&mut self, follow: Follow) {
-        *lock(&self.after) = Some(follow);
+    pub(super) fn services(&self) -> &Arc<Services> {
+        &self.shared.services
+    }
+
+    /// Runs the command and sends its answer. A command that panics is answered too.
+    pub(super) async fn answered_by(mut self, job: fn(Self) -> Pending) {
+        let reply = self.reply();
+        let followers = self.followers.take();
+        let Some(answer) = outcome(tokio::spawn(job(self))).await else {
+            return;
+        };
+        let (shared, to) = (Arc::clone(&reply.shared), reply.to.clone());
+        let mut followers = followers.filter(|_| answer.is_ok());
+        reply.send(answer);
+        while let Some(after) = followers.as_mut().and_then(|it| it.try_recv().ok()) {
+            match after {
+                After::Frame(frame) => push(&shared.services, &to, &frame),
+                // At shutdown nobody reads any more.
+                After::News(to, news) => drop(shared.services.inject.send((to, news))),
+            }
+        }
+    }
+
+    /// The same for a handler that writes the answer itself.
+    pub(super) async fn written_by(self, job: fn(Self) -> PendingText) {
+        let reply = self.reply();
+        match outcome(tokio::spawn(job(self))).await {
+            Some(Ok((body, permit))) => {
+                let to = reply.to;
+                reply.shared.services.events.send(match permit {
+                    Some(permit) => Outbound::Paced { to, body, permit },
+                    None => Outbound::Reply { to, body },
+                });
+            }
+            Some(Err(failure)) => reply.send(Err(failure)),
+            None => {}
+        }
+    }
+
+    /// Answers with a failure.
+    pub(super) fn fail(&self, error: &str) {
+        self.reply().send(Err(Failure::new(error)));
+    }
+
+    /// Sends the asker a bare frame right behind a good answer.
+    pub(super) fn push_after(&self, frame: Value) {
+        // Read by whoever sends the answer, unless the process goes down.
+        let _ = self.after.send(After::Frame(frame));
+    }
+
+    /// Shows conversations as they are, behind a good answer.
+    pub(super) fn show_after(&self, to: Recipient) {
+        let show = Injected::Show {
+            status: None,
+            toolset: None,
+            done: Done::channel().0,
+        };
+        let _ = self.after.send(After::News(to, show));
     }
 
     /// A failed answer repeats this field.
-    pub(super) fn echo(&mut self, field: &str, value: impl Into<Value>) {
+    pub(super) fn echo(&self, field: &str, value: impl Into<Value>) {
         lock(&self.echoed).insert(field.to_owned(), value.into());
     }
 
@@ -148,8 +224,8 @@ impl Call {
         done.map_err(|_| Failure::new(UNEXPECTED))
     }
 
-    /// Shows the conversation as it is now, with a word to its people before
-    /// it; what is sent later comes after it (06 §1.3).
+    /// Shows a conversation as it is now, with a word to its people before it;
+    /// what is sent later comes after it (06 §1.3).
     pub(super) async fn show(
         &self,
         to: Recipient,
@@ -166,41 +242,6 @@ impl Call {
         shown.recv().await;
     }
 
-    /// Shows conversations as they are, when somebody calls it.
-    pub(super) fn detached_show(&self, to: Recipient) -> Follow {
-        let services = Arc::clone(self.services());
-        Box::new(move || {
-            let show = Injected::Show {
-                status: None,
-                toolset: None,
-                done: Done::channel().0,
-            };
-            // At shutdown nobody reads any more.
-            let _ = services.inject.send((to, show));
-        })
-    }
-
-    pub(super) fn services(&self) -> &Arc<Services> {
-        &self.shared.services
-    }
-
-    /// Runs the command and sends its answer. A command that panics is answered too.
-    pub(super) async fn answered_by(self, job: fn(Self) -> Pending) {
-        let reply = self.reply();
-        let answer = tokio::spawn(job(self));
-        let mut running = AbortOnDrop(answer);
-        match (&mut running.0).await {
-            Ok(answer) => reply.send(answer),
-            Err(error) if error.is_cancelled() => {}
-            Err(_) => reply.send(Err(Failure::new(UNEXPECTED))),
-        }
-    }
-
-    /// Answers with a failure.
-    pub(super) fn fail(&self, error: &str) {
-        self.reply().send(Err(Failure::new(error)));
-    }
-
     /// Tells conversations of something.
     pub(super) fn inject(&self, to: Recipient, news: Injected) {
         // At shutdown nobody reads any more.
@@ -213,7 +254,6 @@ impl Call {
             route: self.route,
             to: self.request.from.clone(),
             request_id: self.request.request_id.clone(),
-            after: Arc::clone(&self.after),
             echoed: Arc::clone(&self.echoed),
         }
     }
@@ -223,7 +263,7 @@ impl Call {
 pub(super) fn push(services: &Services, to: &ConnectionId, frame: &Value) {
     services.events.send(Outbound::Reply {
         to: to.clone(),
-        body: frame.to_string().into(),
+        body: frame.to_string(),
     });
 }
 
@@ -233,32 +273,26 @@ struct Reply {
     route: &'static Route,
     to: ConnectionId,
     request_id: Option<String>,
-    after: Arc<Mutex<Option<Follow>>>,
-    echoed: Arc<Mutex<Map<String, Value>>>,
+    echoed: Echoed,
 }
 
 impl Reply {
     fn send(self, answer: Answer) {
-        let follow = lock(&self.after).take().filter(|_| answer.is_ok());
-        self.frame(answer);
-        if let Some(follow) = follow {
-            follow();
-        }
-    }
-
-    fn frame(self, answer: Answer) {
         let Some(id) = &self.request_id else {
             if let Err(failure) = answer {
                 tracing::debug!(command = self.route.name, %failure, "A command without a request id failed.");
             }
             return;
         };
-        let response = catalog::find(self.route.name).and_then(|known| known.response);
+        let response = catalog::find(self.route.name)
+            .and_then(|known| known.response)
+            // Pushes that follow a command do not answer it.
+            .filter(|_| !self.route.handler.is_silent());
         let frame = match (response, answer) {
             (Some(response), Ok(more)) => reply::reply(response, id, true, more),
             (Some(response), Err(failure)) => {
                 let mut more = self.route.empty();
-                more.append(&mut lock(&self.echoed));
+                more.extend(std::mem::take(&mut *lock(&self.echoed)));
                 more.insert("error".into(), failure.error.into());
                 more.extend(failure.more);
                 reply::reply(response, id, false, Value::Object(more))
@@ -270,14 +304,24 @@ impl Reply {
     }
 }
 
+/// What a task came to; `None` when it was ended. It ends with this future.
+async fn outcome<T>(task: JoinHandle<Result<T, Failure>>) -> Option<Result<T, Failure>> {
+    let mut running = AbortOnDrop(task);
+    match (&mut running.0).await {
+        Ok(answer) => Some(answer),
+        Err(error) if error.is_cancelled() => None,
+        Err(_) => Some(Err(Failure::new(UNEXPECTED))),
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A task that ends with its owner.
-struct AbortOnDrop(tokio::task::JoinHandle<Answer>);
+struct AbortOnDrop<T>(JoinHandle<T>);
 
-impl Drop for AbortOnDrop {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }

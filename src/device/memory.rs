@@ -273,8 +273,7 @@ pub(super) async fn enable(mut call: Call) -> Answer {
         Ok(done) => done?,
         Err(_) => return Err(Failure::new(LATE)),
     }
-    let (services, to) = (services.clone(), call.request.from.clone());
-    call.after(Box::new(move || push(&services, &to, &updated(&["*"]))));
+    call.push_after(updated(&["*"]));
     Ok(json!({"memory_directory": checkout.dir().to_string_lossy()}))
 }
 

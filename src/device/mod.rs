@@ -11,7 +11,10 @@ mod call;
 mod channels;
 mod conversations;
 mod create_agent;
+mod cron;
 mod directories;
+mod files;
+mod git;
 mod memory;
 mod memory_write;
 mod models;
@@ -21,8 +24,13 @@ mod route;
 mod secrets;
 mod settings;
 mod skills;
+mod terminals;
+#[cfg(test)]
+mod tests;
 mod toolsets;
 mod update_model;
+mod watches;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +41,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::call::Call;
 pub use self::call::Request;
 use self::route::Handler;
+use self::terminals::Terminals;
+use self::watches::Watches;
+use self::work::Lanes;
 use crate::conversation::Services;
 use crate::protocol::ConnectionId;
 
@@ -66,8 +77,11 @@ impl Device {
     pub fn start(services: Arc<Services>) -> Self {
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let actor = Actor {
+            terminals: Terminals::new(Arc::clone(&services)),
+            watches: Watches::new(Arc::clone(&services)),
             shared: Arc::new(Shared {
                 services,
+                lanes: Lanes::default(),
                 secret_turns: Mutex::default(),
             }),
             jobs: JoinSet::new(),
@@ -95,6 +109,7 @@ impl Device {
 #[derive(Debug)]
 struct Shared {
     services: Arc<Services>,
+    lanes: Lanes,
     /// Who may change the secrets of an agent: one command at a time.
     secret_turns: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
@@ -114,6 +129,8 @@ impl Shared {
 struct Actor {
     shared: Arc<Shared>,
     jobs: JoinSet<()>,
+    terminals: Terminals,
+    watches: Watches,
 }
 
 impl Actor {
@@ -125,15 +142,25 @@ impl Actor {
                     None => break,
                 },
                 Some(_done) = self.jobs.join_next(), if !self.jobs.is_empty() => {}
+                () = self.terminals.tend() => {}
             }
         }
         self.jobs.shutdown().await;
+        self.watches.shut_down().await;
+        self.terminals.shut_down().await;
     }
 
     fn on(&mut self, message: Message) {
         match message {
             Message::Command(request) => self.on_command(request),
-            Message::Replaced { .. } | Message::Closed(_) | Message::Gone(_) => {}
+            Message::Replaced { old, new } => {
+                self.terminals.move_to(&old, &new);
+                self.watches.move_to(old, new);
+            }
+            Message::Closed(connection) | Message::Gone(connection) => {
+                self.terminals.close(&connection);
+                self.watches.close(connection);
+            }
         }
     }
 
@@ -143,6 +170,11 @@ impl Actor {
             Handler::Job(job) => {
                 self.jobs.spawn(call.answered_by(job));
             }
+            Handler::Writer(job) => {
+                self.jobs.spawn(call.written_by(job));
+            }
+            Handler::Terminal(handler) => handler(&mut self.terminals, call),
+            Handler::Watch(handler) => handler(&mut self.watches, call),
             Handler::Decline(reason) => call.fail(reason),
         }
     }

@@ -186,8 +186,7 @@ pub(super) async fn set_reflection(mut call: Call) -> Answer {
         })
         .await?;
     let stored = stored.map_err(Failure::new)?;
-    let shown = call.detached_show(Recipient::Conversation(runtime));
-    call.after(shown);
+    call.show_after(Recipient::Conversation(runtime));
     Ok(json!({
         "scope": scope, "reflection_settings": stored.shown(&agent), "note": NOTE,
     }))
@@ -259,8 +258,7 @@ pub(super) async fn set_experiment(mut call: Call) -> Answer {
     call.blocking(move || experiments::set(&settings, &id, enabled))
         .await?
         .map_err(|error| Failure::new(error.to_string()))?;
-    let shown = call.detached_show(Recipient::Live);
-    call.after(shown);
+    call.show_after(Recipient::Live);
     Ok(json!({"experiments": experiments::snapshot(&call.services().settings)}))
 }
 

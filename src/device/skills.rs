@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
-use super::call::{Answer, Call, Failure, push};
+use super::call::{Answer, Call, Failure};
 use crate::protocol::time::epoch_millis;
 
 pub(super) async fn enable(mut call: Call) -> Answer {
@@ -26,7 +26,7 @@ pub(super) async fn enable(mut call: Call) -> Answer {
     let answer = json!({
         "name": name, "skill_name": name, "skill_path": path, "link_path": link.to_string_lossy(),
     });
-    updated_after(&mut call);
+    updated_after(&call);
     Ok(answer)
 }
 
@@ -38,21 +38,14 @@ pub(super) async fn disable(mut call: Call) -> Answer {
         move || unlink(&name, &skills)
     })
     .await??;
-    updated_after(&mut call);
+    updated_after(&call);
     Ok(json!({"name": name, "skill_name": name}))
 }
 
 /// The client is told after the answer that the skills changed.
-fn updated_after(call: &mut Call) {
-    let (services, to) = (call.services().clone(), call.request.from.clone());
-    call.after(Box::new(move || {
-        let now = epoch_millis(SystemTime::now());
-        push(
-            &services,
-            &to,
-            &json!({"type": "skills_updated", "timestamp": now}),
-        );
-    }));
+fn updated_after(call: &Call) {
+    let now = epoch_millis(SystemTime::now());
+    call.push_after(json!({"type": "skills_updated", "timestamp": now}));
 }
 
 fn link(skill: &Path, skills: &Path) -> Result<PathBuf, Failure> {

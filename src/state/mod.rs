@@ -7,12 +7,15 @@
 
 mod agent_flags;
 pub mod atomic;
+pub mod directory_lock;
 pub mod home;
 pub mod instance_lock;
 pub mod interrupted;
 pub mod json_file;
 mod link_lock;
+pub mod os_lock;
 mod process_age;
+pub mod process_identity;
 pub mod remote_settings;
 pub mod settings;
 pub mod settings_files;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::after_stop::{Retries, reminder_message};
 use super::failure::TurnError;
+use super::hooked::Hooked;
 use super::record::Record;
 use super::reminder_text::{self, Facts};
 use super::report::{Port, Report, Toolset};
@@ -18,8 +19,9 @@ use crate::conversation::model::CarriedModel;
 use crate::conversation::reminders::{Due, SecretsDue};
 use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
-use crate::process::TurnFacts;
-use crate::protocol::Scope;
+use crate::permissions::Workspace;
+use crate::process::{Processes, TurnFacts};
+use crate::protocol::{PermissionMode, Scope};
 use crate::skills::{Reader, Skill, Source};
 use crate::tools::tool::{ToolContext, WorkingDirectory};
 use crate::tools::toolset::{Preference, Selection};
@@ -46,6 +48,7 @@ impl Turn {
             cwd,
             skill_sources,
             execution,
+            workspace,
             session_rules,
             ..
         } = input;
@@ -85,6 +88,13 @@ impl Turn {
                 "The agent of this conversation could not be read from the server.",
             )));
         }
+        let mut mode = services.remote.mode_of(&scope);
+        if mode.mode == PermissionMode::Plan && mode.plan_file.is_none() {
+            // Plan mode of the process: each conversation gets its file here.
+            let plans = services.home.plans();
+            mode = services.remote.enter_plan(&scope, &plans).await;
+            port.tell(Report::Announce { device: false }).await;
+        }
         let selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
         let (tools, preset) =
             selection.resolve(&services, agent.as_deref(), conversation.as_ref())?;
@@ -108,12 +118,15 @@ impl Turn {
             .connection
             .clone()
             .filter(|id| id.is_hosted());
+        // The next process would not know of a workspace: it must take up nothing of it.
+        let recorded = hosted.as_ref().filter(|_| workspace.is_none());
         let record = Record::new(
-            hosted.as_ref().map(|_| services.interrupted.clone()),
+            recorded.map(|_| services.interrupted.clone()),
             &scope,
             options.acting_user_id.clone(),
             cwd.to_string_lossy().into_owned(),
         );
+        let processes = confined(&services, workspace.as_ref()).await?;
         let name = agent
             .as_deref()
             .and_then(|agent| agent.get("name"))
@@ -124,7 +137,7 @@ impl Turn {
             cwd: WorkingDirectory::new(cwd),
             home: services.home.user.clone(),
             letta_home: services.home.letta.clone(),
-            processes: services.background.clone(),
+            processes,
             conversation: ConversationHandle::new(scope.clone(), services.inject.clone()),
             facts: TurnFacts {
                 agent_name: name.map(Arc::from),
@@ -156,6 +169,7 @@ impl Turn {
                 cwd: context.cwd.get(),
                 secrets: &names,
                 memory_directory: memory.map(|dir| dir.to_string_lossy().into_owned()),
+                plan_file: mode.plan_file,
             };
             let reminders = reminder_text::all(&due, &facts, session_wanted(&services)).await;
             prepend(&mut outgoing, &reminders);
@@ -163,6 +177,7 @@ impl Turn {
                 port.tell(Report::SecretsTold(names)).await;
             }
         }
+        let hooked = Arc::new(Hooked(services.hooks.clone()));
         let turn = Self {
             services,
             scope,
@@ -171,8 +186,9 @@ impl Turn {
             outgoing,
             options,
             execution,
+            workspace,
             session_rules,
-            tools: Arc::new(tools),
+            tools: Arc::new(tools.with_around(hooked)),
             skills,
             context,
             run_id: None,
@@ -180,6 +196,7 @@ impl Turn {
             record,
             progress: None,
             human_decided: false,
+            server_calls: Default::default(),
             retries: Retries::default(),
             usage: Usage::default(),
         };
@@ -204,6 +221,25 @@ async fn skills(
         })
     };
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
+}
+
+/// The owner of the turn's children. In a workspace they run confined or not at all.
+async fn confined(services: &Services, workspace: Option<&Workspace>) -> Result<Processes, End> {
+    let Some(Workspace {
+        root,
+        isolation_root,
+    }) = workspace
+    else {
+        return Ok(services.background.clone());
+    };
+    let confined = services
+        .background
+        .confined(root.as_ref(), isolation_root.as_ref());
+    confined.await.map_err(|reason| {
+        End::Failed(TurnError::plain(format!(
+            "workspace sandbox requires a kernel sandbox backend ({reason})"
+        )))
+    })
 }
 
 fn session_wanted(services: &Services) -> bool {
