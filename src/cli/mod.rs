@@ -14,6 +14,7 @@ pub mod healthcheck;
 mod help;
 pub mod init;
 mod login;
+mod memory;
 pub mod notify;
 pub mod permissions;
 mod server;
@@ -55,6 +56,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Some("login") => login::log_in(),
         Some("logout") => login::log_out(),
         Some("permissions") => permissions::run(pico_args::Arguments::from_vec(rest)),
+        Some("memory-check") => memory::check(),
+        Some("memory-credential") => memory::credential(&rest),
         Some("healthcheck") => check_health(&rest),
         Some("version" | "--version" | "-V") => {
             println!(

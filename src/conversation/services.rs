@@ -14,11 +14,14 @@ use super::git_context::GitContexts;
 use super::status::Catalogs;
 use super::turn::Guards;
 use crate::api::Client;
+use crate::api::models::Models;
 use crate::api::response_state::ResponseStates;
 use crate::events::{EventSink, Injected, Recipient};
 use crate::hooks::Hooks;
+use crate::memory::Memory;
 use crate::process::Processes;
 use crate::protocol::{ConnectionId, RuntimeKey, Scope};
+use crate::skills::Skills;
 use crate::state::interrupted::InterruptedTurns;
 use crate::state::{Home, RemoteSettings, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::{self, Metrics};
@@ -53,6 +56,14 @@ pub struct Services {
     pub hooks: Hooks,
     /// Records of turns under way.
     pub interrupted: InterruptedTurns,
+    /// Whether the server counts as Letta Cloud (06 §2).
+    pub cloud: bool,
+    /// Which models there are.
+    pub models: Models,
+    /// Skills of this machine.
+    pub skills: Skills,
+    /// Memory repositories of this machine.
+    pub memory: Memory,
     /// All tools of this build.
     pub toolbox: Toolbox,
     /// Tools of connected controllers.

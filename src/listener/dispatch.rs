@@ -17,9 +17,9 @@ use crate::telemetry::session_log::{Direction, Label};
 
 /// What this build can do everywhere.
 pub(super) const CAPABILITIES: Capabilities = Capabilities {
-    agent_management: false,
-    conversation_management: false,
-    memory_management: false,
+    agent_management: true,
+    conversation_management: true,
+    memory_management: true,
     runtime_start: true,
     launch_subagent: false,
     runtime_workspace_sandbox: false,

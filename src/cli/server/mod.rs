@@ -19,6 +19,7 @@ use self::direct::Direct;
 use self::start::Foundation;
 use super::detach::{self, Detached};
 use super::{help, init, notify::Notifier, usage};
+use crate::api::models::Models;
 use crate::config::{CronScope, FrameLog, ServerCommand, USAGE_EXIT, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
@@ -233,6 +234,9 @@ async fn serve(
     let draining = CancellationToken::new();
     let processes = processes(&foundation, &device_id);
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
+    let cloud = api.base_url().is_cloud() || config.memfs.local;
+    let memory = foundation.memory(&credentials);
+    let skills = Skills::new(home.clone(), config.skills_directory.clone());
     let hooks = Hooks::new(
         files.clone(),
         processes.clone(),
@@ -240,6 +244,10 @@ async fn serve(
         home.letta.clone(),
     );
     let services = Arc::new(Services {
+        cloud,
+        models: Models::new(cloud, home.letta.join("cache/model-catalog.json")),
+        skills: skills.clone(),
+        memory: memory.clone(),
         api: ApiHandle(api),
         hooks: hooks.clone(),
         remote: remote.clone(),
@@ -251,7 +259,7 @@ async fn serve(
                 .into_iter()
                 .chain(file_tools(
                     crate::tools::overflow::Truncation::default(),
-                    Skills::new(home.clone(), config.skills_directory.clone()),
+                    skills,
                 ))
                 .chain(plan_tools(&remote, &home.plans())),
         ),
@@ -399,6 +407,7 @@ async fn serve(
             direct.ended().await;
         }
         processes.shutdown().await;
+        memory.shut_down().await;
         remote.shutdown().await;
         record_writer.close().await;
     };
