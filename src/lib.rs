@@ -20,9 +20,9 @@
 //! - 2 [`credentials`]: which bearer token, from where; refresh and login.
 //! - 2 [`process`]: children: shells, groups, output capture, background work.
 //! - 2 [`permissions`]: may this tool call run? Pure decisions.
+//! - 2 [`cron`]: scheduled prompts: expressions, store, lease, scheduler.
 //! - 3 [`tools`]: the tools of this machine and how a batch of calls runs.
 //! - 4 [`conversation`]: the actor of one conversation: queue, turn, approvals.
-//! - 5 [`cron`]: scheduled prompts: expressions, store, lease, scheduler.
 //! - 5 [`device`]: the commands that are not about a turn: files, terminals, models.
 //! - 6 [`listener`]: the coordinator: subscriptions, dispatch, the outbox.
 //! - 7 [`transport`]: the relay connection and the health endpoints.

@@ -18,5 +18,7 @@ mod failures;
 mod harness;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
+#[path = "wire/schedules.rs"]
+mod schedules;
 #[path = "wire/turns.rs"]
 mod turns;
