@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::protocol::{ConnectionId, Scope};
 
@@ -22,7 +22,7 @@ pub enum Audience {
 }
 
 /// One frame on its way out, already JSON, without its envelope.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Outbound {
     /// An event: gets an envelope (`runtime`, `event_seq`, …) when written (02 §4.1).
     Event {
@@ -40,7 +40,18 @@ pub enum Outbound {
         /// The connection that sent the command.
         to: ConnectionId,
         /// The whole frame as JSON text.
-        body: Arc<str>,
+        body: String,
+    },
+    /// A reply or push whose sender waits: `permit` returns when a socket has
+    /// taken the frame or nobody will. What a sender may have under way is
+    /// bounded by its permits, not by the outbox.
+    Paced {
+        /// The connection that it is for.
+        to: ConnectionId,
+        /// The whole frame as JSON text.
+        body: String,
+        /// The sender's right to have this frame under way.
+        permit: OwnedSemaphorePermit,
     },
 }
 
@@ -118,6 +129,8 @@ pub enum Injected {
     BackgroundChanged,
     /// The boot directory changed (02 §5.12).
     BootDirectoryChanged,
+    /// A branch was made or checked out (06 §4.2).
+    GitChanged,
 }
 
 /// Tells a producer what became of its work.

@@ -147,6 +147,7 @@ impl Conversation {
             }
             Injected::BackgroundChanged => return self.emit_device_status(),
             Injected::BootDirectoryChanged => return self.on_boot_directory_changed(),
+            Injected::GitChanged => return self.refresh_git(true),
         };
         let queued = self.queue.push(work, None, None, now()) == Enqueued::Accepted;
         if !queued {
@@ -223,7 +224,7 @@ impl Conversation {
                 changed = true;
             }
             Ok(Some(mode)) => {
-                self.change_mode(mode);
+                self.change_mode(mode).await;
                 self.emit_loop_status();
                 self.emit_device_status();
                 changed = true;
@@ -244,22 +245,14 @@ impl Conversation {
     }
 
     /// Enters a mode; plan mode brings its file and remembers the mode before (05 §2.5).
-    pub(crate) fn change_mode(&mut self, mode: PermissionMode) {
-        let now = self.services.remote.mode_of(&self.scope);
-        let entry = match (mode, now.mode) {
-            (PermissionMode::Plan, PermissionMode::Plan) => now,
-            (PermissionMode::Plan, before) => {
-                let name = Uuid::new_v4().simple().to_string();
-                let file = self
-                    .services
-                    .home
-                    .plans()
-                    .join(format!("plan-{}.md", &name[..12]));
-                ModeEntry::plan(before, file)
-            }
-            (mode, _) => ModeEntry::plain(mode),
-        };
-        self.services.remote.set_mode(&self.scope, entry);
+    pub(crate) async fn change_mode(&mut self, mode: PermissionMode) {
+        let remote = &self.services.remote;
+        if mode == PermissionMode::Plan {
+            let plans = self.services.home.plans();
+            remote.enter_plan(&self.scope, &plans).await;
+        } else {
+            remote.set_mode(&self.scope, ModeEntry::plain(mode));
+        }
     }
 
     /// Saves the rule of a suggestion (05 §11): for this conversation, or in the
@@ -298,7 +291,7 @@ impl Conversation {
             // A missing directory is no error: the client sees the old one again.
             Ok(_) | Err(CwdError::Missing(_)) => {
                 self.reminders.directory_changed();
-                self.refresh_git();
+                self.refresh_git(false);
                 self.emit_device_status();
             }
             Err(error) => self.notice(&error.to_string()),
@@ -316,7 +309,7 @@ impl Conversation {
             return;
         }
         self.reminders.directory_changed();
-        self.refresh_git();
+        self.refresh_git(false);
         self.emit_device_status();
     }
 

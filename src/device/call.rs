@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::route::{self, Route};
@@ -51,6 +52,13 @@ pub(super) type Answer = Result<Value, Failure>;
 
 /// What a handler of [`route::Handler::Job`] returns.
 pub(super) type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A whole good answer as JSON text, written by its handler because it may be
+/// too large to be copied; with a permit it is paced (see [`Outbound::Paced`]).
+pub(super) type Written = Result<(String, Option<OwnedSemaphorePermit>), Failure>;
+
+/// What a handler of [`route::Handler::Writer`] returns.
+pub(super) type PendingText = Pin<Box<dyn Future<Output = Written> + Send>>;
 
 /// Why a command failed; its text is the `error` of the answer.
 #[derive(Debug, Error)]
@@ -103,21 +111,30 @@ impl Call {
     pub(super) async fn answered_by(mut self, job: fn(Self) -> Pending) {
         let reply = self.reply();
         let pushes = self.pushes.take();
-        let answer = tokio::spawn(job(self));
-        let mut running = AbortOnDrop(answer);
-        match (&mut running.0).await {
-            Ok(answer) => {
-                let (shared, to) = (Arc::clone(&reply.shared), reply.to.clone());
-                let mut pushes = pushes.filter(|_| answer.is_ok());
-                reply.send(answer);
-                while let Some(frame) = pushes.as_mut().and_then(|it| it.try_recv().ok()) {
-                    push(&shared.services, &to, &frame);
-                }
+        let Some(answer) = outcome(tokio::spawn(job(self))).await else {
+            return;
+        };
+        let (shared, to) = (Arc::clone(&reply.shared), reply.to.clone());
+        let mut pushes = pushes.filter(|_| answer.is_ok());
+        reply.send(answer);
+        while let Some(frame) = pushes.as_mut().and_then(|it| it.try_recv().ok()) {
+            push(&shared.services, &to, &frame);
+        }
+    }
+
+    /// The same for a handler that writes the answer itself.
+    pub(super) async fn written_by(self, job: fn(Self) -> PendingText) {
+        let reply = self.reply();
+        match outcome(tokio::spawn(job(self))).await {
+            Some(Ok((body, permit))) => {
+                let to = reply.to;
+                reply.shared.services.events.send(match permit {
+                    Some(permit) => Outbound::Paced { to, body, permit },
+                    None => Outbound::Reply { to, body },
+                });
             }
-            Err(error) if error.is_cancelled() => {}
-            Err(_) => reply.send(Err(Failure::new(
-                "The command failed in an unexpected way; see the log of the device.",
-            ))),
+            Some(Err(failure)) => reply.send(Err(failure)),
+            None => {}
         }
     }
 
@@ -152,7 +169,7 @@ impl Call {
 pub(super) fn push(services: &Services, to: &ConnectionId, frame: &Value) {
     services.events.send(Outbound::Reply {
         to: to.clone(),
-        body: frame.to_string().into(),
+        body: frame.to_string(),
     });
 }
 
@@ -172,7 +189,10 @@ impl Reply {
             }
             return;
         };
-        let response = catalog::find(self.route.name).and_then(|known| known.response);
+        let response = catalog::find(self.route.name)
+            .and_then(|known| known.response)
+            // Pushes that follow a command do not answer it.
+            .filter(|_| !self.route.handler.is_silent());
         let frame = match (response, answer) {
             (Some(response), Ok(more)) => reply::reply(response, id, true, more),
             (Some(response), Err(failure)) => {
@@ -188,10 +208,22 @@ impl Reply {
     }
 }
 
-/// A task that ends with its owner.
-struct AbortOnDrop(tokio::task::JoinHandle<Answer>);
+/// What a task came to; `None` when it was ended. It ends with this future.
+async fn outcome<T>(task: JoinHandle<Result<T, Failure>>) -> Option<Result<T, Failure>> {
+    let mut running = AbortOnDrop(task);
+    match (&mut running.0).await {
+        Ok(answer) => Some(answer),
+        Err(error) if error.is_cancelled() => None,
+        Err(_) => Some(Err(Failure::new(
+            "The command failed in an unexpected way; see the log of the device.",
+        ))),
+    }
+}
 
-impl Drop for AbortOnDrop {
+/// A task that ends with its owner.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -24,6 +24,7 @@ use crate::cron::scheduler::Scheduler;
 use crate::cron::store::Store;
 use crate::cron::zone::Zones;
 use crate::events::EventSink;
+use crate::hooks::Hooks;
 use crate::listener::{Listener, door};
 use crate::process::environment::install_shim;
 use crate::process::{BaseEnvironment, Processes};
@@ -35,7 +36,7 @@ use crate::state::settings_files::default_permission_mode;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
 use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
-use crate::tools::{Toolbox, command_tools, file_tools};
+use crate::tools::{Toolbox, command_tools, file_tools, plan_tools};
 use crate::transport::relay::{ExitReason, Relay, RelayConfig, RelayParts};
 use crate::transport::watchdog::{self, Watchdog};
 
@@ -192,8 +193,15 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     let draining = CancellationToken::new();
     let processes = processes(&foundation, &device_id);
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
+    let hooks = Hooks::new(
+        files.clone(),
+        processes.clone(),
+        api.clone(),
+        home.letta.clone(),
+    );
     let services = Arc::new(Services {
         api: ApiHandle(api),
+        hooks: hooks.clone(),
         remote: remote.clone(),
         settings: settings.clone(),
         settings_files: files,
@@ -201,7 +209,8 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         toolbox: Toolbox::new(
             command_tools()
                 .into_iter()
-                .chain(file_tools(crate::tools::overflow::Truncation::default())),
+                .chain(file_tools(crate::tools::overflow::Truncation::default()))
+                .chain(plan_tools(&remote, &home.plans())),
         ),
         background: processes.clone(),
         metrics: Meter(metrics.clone()),
@@ -318,6 +327,7 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         if code == 0 {
             let _ = relay.await;
         }
+        hooks.shutdown().await;
         processes.shutdown().await;
         remote.shutdown().await;
         record_writer.close().await;
