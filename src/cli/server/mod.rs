@@ -29,6 +29,7 @@ use crate::listener::{Listener, door};
 use crate::process::environment::install_shim;
 use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::PermissionMode;
+use crate::skills::Skills;
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
@@ -209,7 +210,10 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         toolbox: Toolbox::new(
             command_tools()
                 .into_iter()
-                .chain(file_tools(crate::tools::overflow::Truncation::default()))
+                .chain(file_tools(
+                    crate::tools::overflow::Truncation::default(),
+                    Skills::new(home.clone(), config.skills_directory.clone()),
+                ))
                 .chain(plan_tools(&remote, &home.plans())),
         ),
         background: processes.clone(),
