@@ -23,7 +23,7 @@ use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::{Home, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::Metrics;
 use crate::tools::overflow::Truncation;
-use crate::tools::{Toolbox, command_tools, file_tools};
+use crate::tools::{Controllers, Toolbox, command_tools, file_tools};
 
 /// The services, and the ends at which others would listen.
 #[derive(Debug)]
@@ -53,6 +53,7 @@ impl Trial {
         let link = Link {
             connection: None,
             name: "trial".into(),
+            local: false,
             open: false,
         };
         let defaults = RemoteDefaults {
@@ -81,6 +82,7 @@ impl Trial {
         let services = Services {
             api: ApiHandle(api),
             hooks,
+            controllers: Controllers::new(events.clone()),
             remote: RemoteSettings::open(&home, defaults).await,
             settings: UserSettings::load(&home),
             settings_files: files,

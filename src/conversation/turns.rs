@@ -96,8 +96,13 @@ impl Conversation {
         let cwd = self.services.remote.cwd_of(&self.scope);
         let cancel = CancellationToken::new();
         let (reports_in, reports) = mpsc::channel(REPORTS);
-        let (messages, options, client_message_ids) = match batch {
-            Some(batch) => (batch.messages, batch.options, batch.client_message_ids),
+        let (messages, options, client_message_ids, origin) = match batch {
+            Some(batch) => (
+                batch.messages,
+                batch.options,
+                batch.client_message_ids,
+                batch.origin,
+            ),
             None => Default::default(),
         };
         let input = TurnInput {
@@ -111,6 +116,7 @@ impl Conversation {
             execution: self.execution.clone(),
             workspace: self.workspace.clone(),
             session_rules: self.session_rules.clone(),
+            origin: origin.clone(),
             cancel: cancel.clone(),
             reports: reports_in,
         };
@@ -122,6 +128,7 @@ impl Conversation {
             reports,
             cwd,
             client_message_ids,
+            origin,
             asked: Vec::new(),
             started: tokio::time::Instant::now(),
         });

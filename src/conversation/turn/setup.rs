@@ -45,6 +45,7 @@ impl Turn {
             execution,
             workspace,
             session_rules,
+            origin,
             ..
         } = input;
         let api = services.api.acting_as(options.acting_user_id.as_deref());
@@ -91,8 +92,12 @@ impl Turn {
         }
         let mut selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
         selection.selection.memory_tools = has_memory(&services, &scope).await;
+        let scope_ids = &options.external_tool_scope_ids;
+        let external = services
+            .controllers
+            .tools(&scope, origin.as_ref(), scope_ids);
         let (tools, preset) =
-            selection.resolve(&services, agent.as_deref(), conversation.as_ref())?;
+            selection.resolve(&services, agent.as_deref(), conversation.as_ref(), external)?;
         let loaded: Vec<String> = tools.loaded().map(String::from).collect();
         port.tell(Report::Toolset(Toolset {
             name: preset,
@@ -308,6 +313,7 @@ impl<'a> ToolChoice<'a> {
         services: &Services,
         agent: Option<&Value>,
         conversation: Option<&Value>,
+        external: Vec<Arc<dyn crate::tools::Tool>>,
     ) -> Result<(crate::tools::TurnTools, String), End> {
         let carrier = conversation
             .filter(|conversation| conversation.get("model").is_some_and(Value::is_string))
@@ -335,7 +341,7 @@ impl<'a> ToolChoice<'a> {
         self.selection.preset = preset;
         let tools = services
             .toolbox
-            .for_turn(&self.selection, Vec::new())
+            .for_turn(&self.selection, external)
             .map_err(|unknown| End::Failed(TurnError::plain(unknown.to_string())))?;
         Ok((tools, preset.as_str().to_owned()))
     }
