@@ -34,6 +34,8 @@ mod hooks;
 mod lifecycle;
 #[path = "wire/modes.rs"]
 mod modes;
+#[path = "wire/schedules.rs"]
+mod schedules;
 #[path = "wire/slash.rs"]
 mod slash;
 #[path = "wire/turns.rs"]
