@@ -18,7 +18,13 @@ mod device;
 mod failures;
 #[path = "wire/harness.rs"]
 mod harness;
+#[path = "wire/hooks.rs"]
+mod hooks;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
+#[path = "wire/modes.rs"]
+mod modes;
 #[path = "wire/turns.rs"]
 mod turns;
+#[path = "wire/workspaces.rs"]
+mod workspaces;

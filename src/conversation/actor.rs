@@ -28,7 +28,7 @@ use super::reminders::Reminders;
 use super::replay::Prepared as ReplayPrepared;
 use super::services::Services;
 use super::turn::{Outcome, Report, Toolset};
-use crate::permissions::SessionRules;
+use crate::permissions::{SessionRules, Workspace};
 use crate::protocol::command::ExecutionSettings;
 use crate::protocol::event::GitContext;
 use crate::protocol::{ConnectionId, Scope};
@@ -104,6 +104,8 @@ pub(crate) struct Conversation {
     pub(crate) reminders: Reminders,
     pub(crate) session_rules: SessionRules,
     pub(crate) execution: Option<ExecutionSettings>,
+    /// What its tools may not leave; lives as long as this actor.
+    pub(crate) workspace: Option<Workspace>,
     pub(crate) subscribers: Vec<ConnectionId>,
     pub(crate) toolset: Option<Toolset>,
     pub(crate) turn: Option<RunningTurn>,
@@ -139,6 +141,7 @@ impl Conversation {
             reminders: remnant.reminders,
             session_rules: remnant.session_rules,
             execution: None,
+            workspace: None,
             subscribers,
             toolset: None,
             turn: None,
@@ -283,6 +286,7 @@ impl Conversation {
             && self.recoveries.is_empty()
             && self.jobs.is_empty()
             && self.execution.is_none()
+            && self.workspace.is_none()
     }
 
     /// Whether a reconnecting client is told of this conversation (02 §11.1).

@@ -67,6 +67,16 @@ impl Conversation {
                     .into(),
             );
         }
+        if adopt.workspace != self.workspace {
+            if adopt.in_use || !(self.life.is_idle() && self.queue.is_empty()) {
+                return refuse(
+                    self,
+                    "runtime_start cannot change the workspace sandbox for an active runtime"
+                        .into(),
+                );
+            }
+            self.workspace.clone_from(&adopt.workspace);
+        }
         if let Some(cwd) = &adopt.cwd {
             let boot = self.services.remote.boot_cwd();
             let current = self.services.remote.cwd_of(&self.scope);
@@ -83,7 +93,7 @@ impl Conversation {
             }
         }
         if let Some(mode) = adopt.mode {
-            self.change_mode(mode);
+            self.change_mode(mode).await;
         }
         let mut response = adopt.response;
         response.insert(

@@ -3,7 +3,8 @@
 //! can be answered is answered.
 //!
 //! Paths are bent into the directory and terminals run `cat`, so that a frame
-//! cannot reach the machine. Run it as a user without rights all the same.
+//! cannot reach the machine. Run it as a user without rights all the same:
+//! `cargo +nightly fuzz run --dev --sanitizer none inbound -- -dict=fuzz/inbound.dict`
 
 #![no_main]
 
