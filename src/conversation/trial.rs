@@ -14,6 +14,7 @@ use super::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
 use crate::api::token::StaticToken;
 use crate::api::{BaseUrl, Client, ClientSettings, Net, NetSettings};
 use crate::events::{EventSink, Injected, Outbound, Recipient};
+use crate::hooks::Hooks;
 use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::PermissionMode;
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
@@ -64,14 +65,19 @@ impl Trial {
         let api = ClientSettings::new(BaseUrl::parse(server)?);
         let variables = std::env::vars_os().collect();
         let base = BaseEnvironment::new(variables, Path::new("/opt/letta"), None, None);
+        let api = Client::new(net, Arc::new(StaticToken::default()), &api)?;
+        let processes = Processes::new(base);
+        let files = SettingsFiles::new(home.clone());
+        let hooks = (files.clone(), processes.clone(), api.clone());
         let services = Services {
-            api: ApiHandle(Client::new(net, Arc::new(StaticToken::default()), &api)?),
+            hooks: Hooks::new(hooks.0, hooks.1, hooks.2, home.letta.clone()),
+            api: ApiHandle(api),
             remote: RemoteSettings::open(&home, defaults).await,
             settings: UserSettings::load(&home),
-            settings_files: SettingsFiles::new(home.clone()),
+            settings_files: files,
             interrupted: InterruptedTurns::start(InterruptedStore::new(&home, server)).0,
             toolbox: Toolbox::new(tools),
-            background: Processes::new(base),
+            background: processes,
             metrics: Meter(Metrics::new("0", [])),
             events,
             inject,
