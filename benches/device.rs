@@ -5,7 +5,6 @@
 
 #![expect(
     clippy::print_stdout,
-    clippy::expect_used,
     clippy::unwrap_used,
     reason = "a benchmark reports to the person who started it"
 )]

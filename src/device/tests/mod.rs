@@ -2,6 +2,7 @@
 
 mod cases;
 mod git;
+mod mutations;
 mod terminals;
 mod watches;
 
