@@ -17,6 +17,7 @@ use crate::events::{EventSink, Injected, Outbound, Recipient};
 use crate::hooks::Hooks;
 use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::PermissionMode;
+use crate::skills::Skills;
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::{Home, SettingsFiles, UserSettings};
@@ -60,18 +61,26 @@ impl Trial {
             process_cwd: Some(PathBuf::from(cwd)),
         };
         let tools = command_tools().into_iter();
-        let tools = tools.chain(file_tools(Truncation::default()));
+        let tools = tools.chain(file_tools(
+            Truncation::default(),
+            Skills::new(home.clone(), None),
+        ));
         let net = Net::new(&NetSettings::default())?;
         let api = ClientSettings::new(BaseUrl::parse(server)?);
         let variables = std::env::vars_os().collect();
         let base = BaseEnvironment::new(variables, Path::new("/opt/letta"), None, None);
         let api = Client::new(net, Arc::new(StaticToken::default()), &api)?;
-        let processes = Processes::new(base);
         let files = SettingsFiles::new(home.clone());
-        let hooks = (files.clone(), processes.clone(), api.clone());
+        let processes = Processes::new(base);
+        let hooks = Hooks::new(
+            files.clone(),
+            processes.clone(),
+            api.clone(),
+            home.letta.clone(),
+        );
         let services = Services {
-            hooks: Hooks::new(hooks.0, hooks.1, hooks.2, home.letta.clone()),
             api: ApiHandle(api),
+            hooks,
             remote: RemoteSettings::open(&home, defaults).await,
             settings: UserSettings::load(&home),
             settings_files: files,
