@@ -122,6 +122,8 @@ pub enum Injected {
     CronPrompt {
         /// The prompt.
         text: String,
+        /// Learns whether the prompt waits.
+        receipt: Receipt,
     },
     /// What runs in the background changed: device status must be sent again.
     BackgroundChanged,
@@ -130,6 +132,36 @@ pub enum Injected {
     /// A branch was made or checked out (06 §4.2).
     GitChanged,
 }
+
+/// Tells a producer what became of its work.
+#[derive(Clone, Debug)]
+pub struct Receipt(mpsc::UnboundedSender<Option<String>>);
+
+impl Receipt {
+    /// A receipt, and its answer: the id of the queued item, or `None` in it when
+    /// the queue is full. The answer is `None` when the work never arrived.
+    pub fn channel() -> (
+        Self,
+        impl Future<Output = Option<Option<String>>> + Send + 'static,
+    ) {
+        let (tx, mut rx) = mpsc::unbounded_channel();
+        (Self(tx), async move { rx.recv().await })
+    }
+
+    /// Answers, once.
+    pub fn answer(&self, item_id: Option<String>) {
+        // The producer may have stopped waiting.
+        let _ = self.0.send(item_id);
+    }
+}
+
+impl PartialEq for Receipt {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
+    }
+}
+
+impl Eq for Receipt {}
 
 /// Whom injected work is for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,9 @@ Usage: letta <command> [options]
 
 Commands:
   server        Connect this machine to Letta and run agents' tools here
+  cron          Schedule prompts: once, or again and again
+  stop          Stop the servers that run on this machine
+  doctor        Say whether work can reach this machine, and what is in its way
   login         Sign in to Letta Cloud and save the login
   logout        Sign out and forget the saved login
   permissions   Say what the permission rules would do with a tool call
@@ -37,6 +40,7 @@ Options:
                            strict        asks before everything
                            unrestricted  asks nothing (the default)
   --skills DIR             Directory of skills that this computer supplies
+  --detach                 Start in the background and return; letta stop ends it
   --debug                  Print every step and every frame
   -h, --help               Show this text
 
@@ -59,4 +63,57 @@ Usage: letta healthcheck [--ready]
 
 Without --ready: 0 while the process works, connected or not.
 With --ready:    0 only while it is connected.
+";
+
+pub(super) const CRON: &str = "\
+Schedule prompts for an agent: once, or again and again.
+
+Usage:
+  letta cron add --name NAME --description TEXT --prompt TEXT
+                 --every 5m | --at \"3:00pm\" | --cron \"0 9 * * 1-5\" [options]
+  letta cron list [--agent ID] [--conversation ID] [--runner local|cloud]
+  letta cron get <id|name>
+  letta cron runs --id ID [--limit N] [--run-id ID]
+  letta cron delete <id|name>          (remove is the same)
+  letta cron delete --all [--agent ID]
+
+Options of add:
+  --every INTERVAL         30s, 5m, 2 hours, 1d; rounded to what divides evenly
+  --at TIME                Once: \"3:00pm\", \"in 45m\", \"in 2h\"
+  --cron EXPRESSION        minute hour day-of-month month day-of-week
+  --agent ID               The agent (LETTA_AGENT_ID)
+  --conversation ID        new (the default): a conversation for each fire;
+                           self: the one that runs this command; default; or an id
+  --expires DURATION       End of a recurring task: 12h, 7d or never (3d)
+  --cloud                  Let the cloud fire it (also --runner cloud)
+  --computer DEVICE_ID     The cloud fires it on that computer
+
+Options of all:
+  --runner local|cloud     Only tasks of this computer, or only those of the cloud
+  --json                   JSON on a terminal, too; elsewhere it is always JSON
+
+Tasks of this computer fire while `letta server` runs here. docs/scheduling.md
+says more. Exit codes: 0 done, 1 failed, 64 usage.
+";
+
+pub(super) const STOP: &str = "\
+Stop the servers of this home directory, in the background or not.
+
+Usage: letta stop [--now]
+
+A running tool may finish first (LETTA_DRAIN_SECONDS); --now does not wait for it.
+
+Exit codes: 0 none runs any more, 75 one is still at work, 78 configuration.
+";
+
+pub(super) const DOCTOR: &str = "\
+Say whether work can reach this machine, and what is in its way.
+
+Usage: letta doctor [--json]
+
+Looks at the name server, the connection, certificates, proxies, the clock, the
+credentials, the files, the shell, git, disk, memory and the running server.
+Changes nothing, and runs beside a server. Give it the server's environment.
+
+Exit codes: 0 work can reach this machine, 1 it cannot, 78 configuration.
 ";

@@ -132,6 +132,7 @@ impl Conversation {
 
     /// Work from elsewhere in this process.
     pub(crate) fn on_injected(&mut self, work: Injected) {
+        let mut waiter = None;
         let work = match work {
             Injected::TaskNotification {
                 text,
@@ -140,13 +141,20 @@ impl Conversation {
                 text,
                 acting_user_id,
             },
-            Injected::CronPrompt { text } => Work::CronPrompt { text },
+            Injected::CronPrompt { text, receipt } => {
+                waiter = Some(receipt);
+                Work::CronPrompt { text }
+            }
             Injected::BackgroundChanged => return self.emit_device_status(),
             Injected::BootDirectoryChanged => return self.on_boot_directory_changed(),
             Injected::GitChanged => return self.refresh_git(true),
         };
-        if self.queue.push(work, None, None, now()) == Enqueued::Refused {
+        let queued = self.queue.push(work, None, None, now()) == Enqueued::Accepted;
+        if !queued {
             tracing::warn!("A full queue refused work of this computer.");
+        }
+        if let Some(waiter) = waiter {
+            waiter.answer(self.queue.newest().filter(|_| queued).map(str::to_owned));
         }
     }
 

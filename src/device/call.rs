@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use thiserror::Error;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 
 use super::Shared;
@@ -42,6 +42,9 @@ pub(super) struct Call {
     pub(super) fields: Fields,
     /// All else of the command; its body is empty now.
     pub(super) request: Request,
+    /// Frames for the asker behind a good answer.
+    after: mpsc::UnboundedSender<Value>,
+    pushes: Option<mpsc::UnboundedReceiver<Value>>,
 }
 
 /// The further fields of a good answer, beside `type`, `request_id` and `success`.
@@ -89,11 +92,14 @@ impl From<ShapeError> for Failure {
 
 impl Call {
     pub(super) fn new(shared: Arc<Shared>, mut request: Request) -> Self {
+        let (after, pushes) = mpsc::unbounded_channel();
         Self {
             shared,
             route: route::find(request.kind),
             fields: Fields::new(std::mem::take(&mut request.body)),
             request,
+            after,
+            pushes: Some(pushes),
         }
     }
 
@@ -102,10 +108,17 @@ impl Call {
     }
 
     /// Runs the command and sends its answer. A command that panics is answered too.
-    pub(super) async fn answered_by(self, job: fn(Self) -> Pending) {
+    pub(super) async fn answered_by(mut self, job: fn(Self) -> Pending) {
         let reply = self.reply();
-        if let Some(answer) = outcome(tokio::spawn(job(self))).await {
-            reply.send(answer);
+        let pushes = self.pushes.take();
+        let Some(answer) = outcome(tokio::spawn(job(self))).await else {
+            return;
+        };
+        let (shared, to) = (Arc::clone(&reply.shared), reply.to.clone());
+        let mut pushes = pushes.filter(|_| answer.is_ok());
+        reply.send(answer);
+        while let Some(frame) = pushes.as_mut().and_then(|it| it.try_recv().ok()) {
+            push(&shared.services, &to, &frame);
         }
     }
 
@@ -128,6 +141,12 @@ impl Call {
     /// Answers with a failure.
     pub(super) fn fail(&self, error: &str) {
         self.reply().send(Err(Failure::new(error)));
+    }
+
+    /// Sends the asker a bare frame right behind a good answer.
+    pub(super) fn push_after(&self, frame: Value) {
+        // Read by whoever sends the answer, unless the process goes down.
+        let _ = self.after.send(frame);
     }
 
     /// Tells conversations of something.

@@ -7,6 +7,7 @@
 //! another or a frame of a conversation.
 
 mod call;
+mod cron;
 mod directories;
 mod files;
 mod git;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::call::{Call, Pending, PendingText};
 use super::terminals::{self, Terminals};
 use super::watches::{self, Watches};
-use super::{directories, files, git};
+use super::{cron, directories, files, git};
 
 /// One command type.
 #[derive(Debug)]
@@ -149,4 +149,31 @@ static ROUTES: &[Route] = &[
     terminal("terminal_input", terminals::input),
     terminal("terminal_resize", terminals::resize),
     terminal("terminal_kill", terminals::kill),
+    // Schedules.
+    job("cron_list", r#"{"tasks":[]}"#, |call| {
+        Box::pin(cron::list(call))
+    }),
+    job("cron_add", "{}", |call| Box::pin(cron::add(call))),
+    job("cron_get", r#"{"found":false,"task":null}"#, |call| {
+        Box::pin(cron::get(call))
+    }),
+    job("cron_runs", "{}", |call| Box::pin(cron::runs(call))),
+    job("cron_trigger", r#"{"found":false}"#, |call| {
+        Box::pin(cron::trigger(call))
+    }),
+    job("cron_pause", r#"{"found":false}"#, |call| {
+        Box::pin(cron::pause(call))
+    }),
+    job("cron_resume", r#"{"found":false}"#, |call| {
+        Box::pin(cron::resume(call))
+    }),
+    job("cron_update", "{}", |call| Box::pin(cron::update(call))),
+    job("cron_delete", r#"{"found":false}"#, |call| {
+        Box::pin(cron::delete(call))
+    }),
+    job(
+        "cron_delete_all",
+        r#"{"agent_id":"","deleted":0}"#,
+        |call| Box::pin(cron::delete_all(call)),
+    ),
 ];

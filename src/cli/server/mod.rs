@@ -15,18 +15,25 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::start::Foundation;
-use super::{help, notify::Notifier, usage};
-use crate::config::{FrameLog, ServerCommand, parse_server};
+use super::detach::{self, Detached};
+use super::{help, init, notify::Notifier, usage};
+use crate::config::{CronScope, FrameLog, ServerCommand, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
+use crate::cron::firing::Conversations;
+use crate::cron::scheduler::Scheduler;
+use crate::cron::store::Store;
+use crate::cron::zone::Zones;
 use crate::events::EventSink;
 use crate::hooks::Hooks;
 use crate::listener::{Listener, door};
 use crate::process::environment::install_shim;
 use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::PermissionMode;
+use crate::skills::Skills;
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
+use crate::state::pid_file::PidFile;
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::settings_files::default_permission_mode;
 use crate::telemetry::metrics::Metrics;
@@ -45,7 +52,7 @@ const THREADS: usize = 2;
 
 /// Runs the command; `args` without `server`.
 pub(super) fn main(args: Vec<OsString>) -> ExitCode {
-    let flags = match parse_server(args) {
+    let flags = match parse_server(args.iter().cloned()) {
         Ok(ServerCommand::Help) => {
             print!("{}", help::SERVER);
             return ExitCode::SUCCESS;
@@ -53,6 +60,10 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
         Ok(ServerCommand::Run(flags)) => flags,
         Err(error) => return usage(&error.to_string(), help::SERVER),
     };
+    if flags.detach {
+        return detach::start(&args, &flags);
+    }
+    let detached = Detached::adopt();
     let foundation = match Foundation::lay(&flags) {
         Ok(foundation) => foundation,
         Err(error) => {
@@ -74,7 +85,7 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(78);
         }
     };
-    let code = match runtime.block_on(serve(foundation)) {
+    let code = match runtime.block_on(serve(foundation, detached)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("Error: {error:#}");
@@ -86,7 +97,7 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn serve(foundation: Foundation) -> Result<u8> {
+async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8> {
     let Foundation {
         config,
         home,
@@ -168,6 +179,11 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         }
     };
 
+    let pid_file = PidFile::claim(home, &instance, &name).unwrap_or_else(|error| {
+        eprintln!("Warning: `letta stop` will not find this server: {error}");
+        None
+    });
+
     let remote = RemoteSettings::open(
         home,
         RemoteDefaults {
@@ -205,7 +221,10 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         toolbox: Toolbox::new(
             command_tools()
                 .into_iter()
-                .chain(file_tools(crate::tools::overflow::Truncation::default()))
+                .chain(file_tools(
+                    crate::tools::overflow::Truncation::default(),
+                    Skills::new(home.clone(), config.skills_directory.clone()),
+                ))
                 .chain(plan_tools(&remote, &home.plans())),
         ),
         background: processes.clone(),
@@ -262,6 +281,9 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         &mode.value,
         &health,
     );
+    if let Some(detached) = detached {
+        detached.up();
+    }
     health.follow(
         relay.status(),
         services.load.total(),
@@ -280,8 +302,14 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         listener_stop.clone(),
     ));
     let mut relay = tokio::spawn(relay.run(relay_stop.clone()));
+    let scheduler_stop = draining.child_token();
+    let scheduler = tokio::spawn(fire_schedules(
+        scheduler(&services, config.cron),
+        services.link.clone(),
+        scheduler_stop.clone(),
+    ));
 
-    let reload = settings_reload(&foundation);
+    let reload = settings_reload(&foundation, &notifier);
     let signalled = tokio::select! {
         ended = &mut relay => Err(ended),
         () = until_signal(&reload) => Ok(()),
@@ -308,6 +336,8 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         },
     };
     let finish = async {
+        scheduler_stop.cancel();
+        let _ = scheduler.await;
         listener_stop.cancel();
         // It hands over what conversations say last; then the relay sends it.
         let _ = listener.await;
@@ -328,6 +358,7 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     {
         eprintln!("Warning: the instance lock could not be removed: {error}");
     }
+    drop(pid_file);
     log.line("Disconnected.");
     health.stop().await;
     stop.cancel();
@@ -335,6 +366,15 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     log.flush(Duration::from_secs(1));
     Ok(code)
 }
+
+/// Variables that say something about this process alone.
+const OF_THIS_PROCESS: [&str; 5] = [
+    init::MARKER,
+    detach::MARKER,
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
 
 /// Names of tools that get a label of their own in the metrics.
 const TOOL_NAMES: [&str; 16] = [
@@ -377,6 +417,35 @@ fn greet(
     println!("Health: {}", health.address());
 }
 
+/// What fires the schedules; `None` when it is turned off.
+fn scheduler(services: &Services, scope: CronScope) -> Option<Scheduler> {
+    (scope != CronScope::Off).then(|| Scheduler {
+        store: Store::new(&services.home),
+        scope,
+        zones: Zones::system(),
+        target: Arc::new(Conversations {
+            api: services.api.0.clone(),
+            inject: services.inject.clone(),
+            events: services.events.clone(),
+        }),
+        metrics: services.metrics.0.clone(),
+        clock: Arc::new(jiff::Timestamp::now),
+    })
+}
+
+/// Fires schedules from the first connection on, through every later loss (07 §1.5).
+async fn fire_schedules(
+    scheduler: Option<Scheduler>,
+    mut link: watch::Receiver<Link>,
+    stop: CancellationToken,
+) {
+    let Some(scheduler) = scheduler else { return };
+    let connected = async { link.wait_for(|link| link.open).await.is_ok() };
+    if stop.run_until_cancelled(connected).await == Some(true) {
+        scheduler.run(stop).await;
+    }
+}
+
 /// Everything that children of this process get.
 fn processes(foundation: &Foundation, device_id: &str) -> Processes {
     let binary = std::env::current_exe().unwrap_or_else(|_| "letta".into());
@@ -389,9 +458,12 @@ fn processes(foundation: &Foundation, device_id: &str) -> Processes {
         }
     };
     let hidden = foundation.config.hidden_from_children();
-    let variables = std::env::vars_os()
-        .filter(|(name, _)| !hidden.iter().any(|hidden| name == hidden))
+    let hidden = hidden.iter().chain(&OF_THIS_PROCESS);
+    let mut variables: std::collections::BTreeMap<_, _> = std::env::vars_os()
+        .filter(|(name, _)| !hidden.clone().any(|hidden| name == hidden))
         .collect();
+    // Where a platform's volume takes the place of HOME, and where a service has none.
+    variables.insert("HOME".into(), foundation.home.user.clone().into());
     Processes::new(BaseEnvironment::new(
         variables,
         &binary,
@@ -432,11 +504,14 @@ async fn until_signal(reload: &(dyn Fn() + Sync)) {
 }
 
 /// Reads the user settings again; rules and hooks are read with every call anyway.
-fn settings_reload(foundation: &Foundation) -> impl Fn() + Sync + use<> {
+fn settings_reload(foundation: &Foundation, notifier: &Notifier) -> impl Fn() + Sync + use<> {
     let settings = foundation.settings.clone();
+    let notifier = notifier.clone();
     move || {
+        notifier.reloading();
         settings.reload();
         tracing::info!("Settings were read again.");
+        notifier.reloaded();
     }
 }
 
