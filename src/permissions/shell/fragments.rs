@@ -67,10 +67,15 @@ pub(super) fn any(text: &str, first: &str, test: &dyn Fn(&str) -> bool) -> bool 
         test,
         left: ALLOWANCE,
     };
+    let mut said = 0;
     pieces(text, &mut |piece| {
+        if !says(piece, first) {
+            return false;
+        }
+        said += 1;
         let piece = piece.trim();
-        !piece.is_empty()
-            && (test(piece) || may_hide(piece) && says(piece, first) && search.uncover(piece, 0))
+        said > MOST_SAID
+            || !piece.is_empty() && (test(piece) || may_hide(piece) && search.uncover(piece, 0))
     })
 }
 
