@@ -51,10 +51,7 @@ fn tool_turn(volume: &Volume) -> String {
     }
     let file = volume.inside("note.txt");
     std::fs::write(volume.outside("note.txt"), "marker-42\n").unwrap();
-    format!(
-        "CALL Read {}\nTHEN\nSAY done",
-        json!({"file_path": file})
-    )
+    format!("CALL Read {}\nTHEN\nSAY done", json!({"file_path": file}))
 }
 
 async fn assert_turn(cloud: &LocalCloud, volume: &Volume) {
@@ -124,9 +121,11 @@ async fn program_drains_when_it_is_stopped_in_a_turn() {
         let write = json!({"file_path": file, "content": "x"});
         format!("CALL Write {write}\nTHEN\nSLEEP 2\nSAY done")
     };
-    device.send(json!({"type": "input", "request_id": "r", "runtime": scope().runtime(),
+    device.send(
+        json!({"type": "input", "request_id": "r", "runtime": scope().runtime(),
         "payload": {"kind": "create_message", "messages": [
-            {"role": "user", "content": script, "client_message_id": "m"}]}}));
+            {"role": "user", "content": script, "client_message_id": "m"}]}}),
+    );
     program::wait_for_file(&begun).await;
     program.signal("TERM").await;
     assert_eq!(program.ended().await, Some(0));
@@ -225,7 +224,10 @@ async fn under_a_memory_limit_the_tool_that_eats_it_is_killed_and_not_the_server
         .await
         .unwrap();
     let returned = json!(turn.tool_returns()).to_string();
-    assert!(!returned.contains("ended-0"), "nothing was killed: {returned}");
+    assert!(
+        !returned.contains("ended-0"),
+        "nothing was killed: {returned}"
+    );
     assert_turn(&cloud, &volume).await;
     assert_eq!(cloud.links_opened(), 1, "the server was replaced");
     program.signal("TERM").await;

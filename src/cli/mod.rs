@@ -7,6 +7,7 @@
     reason = "this is where people are spoken to"
 )]
 
+mod cron;
 mod detach;
 mod doctor;
 pub mod healthcheck;
@@ -44,6 +45,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     let rest: Vec<OsString> = words.collect();
     match command.as_ref().and_then(|word| word.to_str()) {
         Some("server" | "remote") => server::main(rest),
+        Some("cron") => cron::run(rest),
         Some("stop") => stop::run(&rest),
         Some("doctor") => doctor::main(&rest),
         Some("login") => login::log_in(),

@@ -37,10 +37,7 @@ pub(super) fn run(args: &[OsString]) -> ExitCode {
     };
     let servers = RunningServer::all(&foundation.home);
     if servers.is_empty() {
-        println!(
-            "No server of {} runs.",
-            foundation.home.letta.display()
-        );
+        println!("No server of {} runs.", foundation.home.letta.display());
     }
     let asked = servers.iter().map(|server| ask(server, now));
     if !asked.fold(true, |all, done| all & done) {

@@ -122,9 +122,21 @@ impl Program {
         more: &[(&'static str, &str)],
     ) -> Self {
         let mut environment = environment(url, volume, key);
-        environment.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        let address = environment.iter().find(|(name, _)| *name == "LETTA_HEALTH_ADDR");
-        let port = address.unwrap().1.rsplit(':').next().unwrap().parse().unwrap();
+        environment.extend(
+            more.iter()
+                .map(|(name, value)| (*name, (*value).to_owned())),
+        );
+        let address = environment
+            .iter()
+            .find(|(name, _)| *name == "LETTA_HEALTH_ADDR");
+        let port = address
+            .unwrap()
+            .1
+            .rsplit(':')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
         let mut child = command(volume, &["server"], &environment)
             .stdout(Stdio::piped())
             .spawn()
@@ -158,7 +170,8 @@ impl Program {
     /// Asks a health endpoint; status and body.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

@@ -101,7 +101,12 @@ async fn the_unit_lives_through_everything() {
     cloud.wait_for_device(SOON).await.unwrap();
     assert_eq!(machine.show("StatusText").await, "connected");
     let seen = bash(&cloud, "id -un; pwd; touch /usr/x; echo to-$((40+2))").await;
-    for part in ["letta", "/var/lib/letta/workspace", "Read-only file system", "to-42"] {
+    for part in [
+        "letta",
+        "/var/lib/letta/workspace",
+        "Read-only file system",
+        "to-42",
+    ] {
         assert!(seen.contains(part), "{part} is not in {seen}");
     }
 
@@ -117,7 +122,9 @@ async fn the_unit_lives_through_everything() {
     assert_eq!(machine.show("NRestarts").await, "1");
 
     // Hung, it is ended by the watchdog and comes back.
-    machine.drop_in("test.conf", "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1").await;
+    machine
+        .drop_in("test.conf", "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1")
+        .await;
     machine.ctl("restart").await;
     cloud.wait_for_link(3, SOON).await.unwrap();
     machine.ctl("kill --signal=STOP --kill-who=main").await;
@@ -152,7 +159,11 @@ async fn the_unit_lives_through_everything() {
         let links = cloud.links_opened();
         machine.ctl("start").await;
         cloud.wait_for_link(links + 1, SOON).await.unwrap();
-        let seen = bash(&cloud, "id -un; cat /proc/meminfo; git --version; echo to-$((40+2))").await;
+        let seen = bash(
+            &cloud,
+            "id -un; cat /proc/meminfo; git --version; echo to-$((40+2))",
+        )
+        .await;
         for part in [user, proof, "git version", "to-42"] {
             assert!(seen.contains(part), "{drop_in}: {part} is not in {seen}");
         }

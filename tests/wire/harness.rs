@@ -146,8 +146,18 @@ impl Lab {
 }
 
 fn spawn(cloud: &LocalCloud, home: &Path, work: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_letta"))
+    command(cloud, home, work)
         .args(["server", "--env-name", "test"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The program without arguments, with nothing of this test's own environment.
+pub(crate) fn command(cloud: &LocalCloud, home: &Path, work: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_letta"));
+    command
         .current_dir(work)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -156,11 +166,8 @@ fn spawn(cloud: &LocalCloud, home: &Path, work: &Path) -> Child {
         .env("LETTA_API_KEY", "test-key")
         .env("LETTA_HEALTH_ADDR", "off")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
+        .kill_on_drop(true);
+    command
 }
 
 /// Some agent's conversation.

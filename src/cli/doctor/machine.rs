@@ -61,8 +61,8 @@ pub(super) fn directory(report: &mut Report) {
 
 /// A shell for agents' commands.
 pub(super) fn shell(report: &mut Report) {
-    let argv = Shells::from_environment(&std::env::vars_os().collect())
-        .command_line("echo works", false);
+    let argv =
+        Shells::from_environment(&std::env::vars_os().collect()).command_line("echo works", false);
     let shell = argv[0].to_string_lossy().into_owned();
     let run = Command::new(&argv[0])
         .args(&argv[1..])

@@ -133,7 +133,9 @@ async fn api(foundation: &Foundation, url: &str, report: &mut Report) {
                 "Set LETTA_API_KEY, or sign in: letta login",
             );
         }
-        Err(error) => return report.broken("credentials", error.to_string(), "Sign in: letta login"),
+        Err(error) => {
+            return report.broken("credentials", error.to_string(), "Sign in: letta login");
+        }
     }
     let device = foundation.settings.device_id().unwrap_or_default();
     let client = match foundation.api(url, &credentials, &net, &device) {
@@ -192,7 +194,9 @@ fn http_date(text: &str) -> Option<u64> {
     let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
     let date = jiff::civil::Date::new(year, i8::try_from(month).ok()?, day).ok()?;
     let time = jiff::civil::Time::new(hour, minute, second, 0).ok()?;
-    let instant = jiff::tz::TimeZone::UTC.to_timestamp(date.to_datetime(time)).ok()?;
+    let instant = jiff::tz::TimeZone::UTC
+        .to_timestamp(date.to_datetime(time))
+        .ok()?;
     u64::try_from(instant.as_second()).ok()
 }
 
@@ -229,7 +233,12 @@ mod tests {
             http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
             Some(784_111_777)
         );
-        for bad in ["", "yesterday", "Sun, 06 ovD 1994 08:49:37 GMT", "Sun, 06 Nov 1994 25:49:37 GMT"] {
+        for bad in [
+            "",
+            "yesterday",
+            "Sun, 06 ovD 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 25:49:37 GMT",
+        ] {
             assert_eq!(http_date(bad), None, "{bad}");
         }
     }
@@ -239,6 +248,9 @@ mod tests {
         let mut report = Report::default();
         clock(Some("Sun, 06 Nov 1994 08:49:37 GMT"), &mut report);
         assert!(report.is_good());
-        assert_eq!(report.json()["checks"][0]["status"], Verdict::Warning.as_str());
+        assert_eq!(
+            report.json()["checks"][0]["status"],
+            Verdict::Warning.as_str()
+        );
     }
 }

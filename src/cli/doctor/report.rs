@@ -51,7 +51,12 @@ impl Report {
     }
 
     /// Adds what is worth knowing.
-    pub(super) fn warn(&mut self, name: &'static str, seen: impl Into<String>, advice: impl Into<String>) {
+    pub(super) fn warn(
+        &mut self,
+        name: &'static str,
+        seen: impl Into<String>,
+        advice: impl Into<String>,
+    ) {
         self.add(name, Verdict::Warning, seen.into(), advice.into());
     }
 
