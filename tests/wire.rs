@@ -36,6 +36,8 @@ mod lifecycle;
 mod modes;
 #[path = "wire/schedules.rs"]
 mod schedules;
+#[path = "wire/service.rs"]
+mod service;
 #[path = "wire/slash.rs"]
 mod slash;
 #[path = "wire/turns.rs"]

@@ -181,13 +181,12 @@ fn spawn(cloud: &LocalCloud, home: &Path, work: &Path) -> Child {
         .args(["server", "--env-name", "test"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .kill_on_drop(true)
         .spawn()
         .unwrap()
 }
 
-/// The program with a home, a server and nothing else around it.
-fn command(cloud: &LocalCloud, home: &Path, work: &Path) -> Command {
+/// The program without arguments, with nothing of this test's own environment.
+pub(crate) fn command(cloud: &LocalCloud, home: &Path, work: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_letta"));
     command
         .current_dir(work)
@@ -197,7 +196,8 @@ fn command(cloud: &LocalCloud, home: &Path, work: &Path) -> Command {
         .env("LETTA_BASE_URL", cloud.base_url())
         .env("LETTA_API_KEY", "test-key")
         .env("LETTA_HEALTH_ADDR", "off")
-        .stdin(Stdio::null());
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     command
 }
 
