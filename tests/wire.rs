@@ -10,13 +10,27 @@
     reason = "a failed step ends the test"
 )]
 
+#[path = "wire/aborts.rs"]
+mod aborts;
 #[path = "wire/approvals.rs"]
 mod approvals;
 #[path = "wire/failures.rs"]
 mod failures;
+#[path = "wire/faults.rs"]
+mod faults;
 #[path = "wire/harness.rs"]
 mod harness;
+#[path = "wire/images.rs"]
+mod images;
+#[path = "wire/kills.rs"]
+mod kills;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
+#[path = "wire/queue.rs"]
+mod queue;
+#[path = "wire/start.rs"]
+mod start;
+#[path = "wire/state.rs"]
+mod state;
 #[path = "wire/turns.rs"]
 mod turns;
