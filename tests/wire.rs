@@ -14,18 +14,26 @@
 mod aborts;
 #[path = "wire/approvals.rs"]
 mod approvals;
+#[path = "wire/decisions.rs"]
+mod decisions;
+#[path = "wire/device.rs"]
+mod device;
 #[path = "wire/failures.rs"]
 mod failures;
 #[path = "wire/faults.rs"]
 mod faults;
 #[path = "wire/harness.rs"]
 mod harness;
+#[path = "wire/hooks.rs"]
+mod hooks;
 #[path = "wire/images.rs"]
 mod images;
 #[path = "wire/kills.rs"]
 mod kills;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
+#[path = "wire/modes.rs"]
+mod modes;
 #[path = "wire/queue.rs"]
 mod queue;
 #[path = "wire/start.rs"]
@@ -34,3 +42,5 @@ mod start;
 mod state;
 #[path = "wire/turns.rs"]
 mod turns;
+#[path = "wire/workspaces.rs"]
+mod workspaces;

@@ -29,8 +29,6 @@ pub enum Message {
     Injected(Injected),
     /// A non-terminal error for the conversation's clients (02 §2.3).
     Notice(String),
-    /// The boot directory changed (02 §5.12).
-    BootDirectoryChanged,
     /// A turn of an earlier process left this record behind (03 §14.5).
     Recover(Box<InterruptedTurn>),
     /// End if there is nothing to do; answers with what must be remembered.
@@ -93,6 +91,10 @@ pub struct Adopt {
     pub response: Map<String, Value>,
     /// `Some(None)` = the boot directory.
     pub cwd: Option<Option<String>>,
+    /// The workspace that confines it, already checked.
+    pub workspace: Option<crate::permissions::Workspace>,
+    /// Whether some connection worked with the conversation before.
+    pub in_use: bool,
     /// A mode name, already checked.
     pub mode: Option<crate::protocol::PermissionMode>,
     /// Launch options; `None` keeps the current ones.

@@ -15,7 +15,8 @@ use super::status::Catalogs;
 use super::turn::Guards;
 use crate::api::Client;
 use crate::api::response_state::ResponseStates;
-use crate::events::{EventSink, Injected};
+use crate::events::{EventSink, Injected, Recipient};
+use crate::hooks::Hooks;
 use crate::process::Processes;
 use crate::protocol::{ConnectionId, RuntimeKey, Scope};
 use crate::state::interrupted::InterruptedTurns;
@@ -46,6 +47,8 @@ pub struct Services {
     pub settings: UserSettings,
     /// Rules of the settings files.
     pub settings_files: SettingsFiles,
+    /// The user's hooks.
+    pub hooks: Hooks,
     /// Records of turns under way.
     pub interrupted: InterruptedTurns,
     /// All tools of this build.
@@ -57,7 +60,7 @@ pub struct Services {
     /// Where frames go.
     pub events: EventSink,
     /// Where work for conversations goes that tools produce.
-    pub inject: mpsc::UnboundedSender<(Scope, Injected)>,
+    pub inject: mpsc::UnboundedSender<(Recipient, Injected)>,
     /// The connection to the outside.
     pub link: watch::Receiver<Link>,
     /// Agents and their secrets, cached.

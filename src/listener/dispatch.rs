@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Job, Listener, runtime_start};
 use crate::conversation::mailbox::{Request, RequestBody};
 use crate::conversation::{Message, SUPPORTED_COMMANDS};
+use crate::device;
 use crate::protocol::command::Command;
 use crate::protocol::inbound::payload_scope;
 use crate::protocol::reply::{self, Capabilities};
@@ -12,7 +13,7 @@ use crate::protocol::{Body, ConnectionId, Inbound, Scope, inbound};
 use crate::telemetry::command_summary::command_summary;
 use crate::telemetry::session_log::{Direction, Label};
 
-/// What this build can do.
+/// What this build can do everywhere.
 pub(super) const CAPABILITIES: Capabilities = Capabilities {
     agent_management: false,
     conversation_management: false,
@@ -90,7 +91,7 @@ impl Listener {
         }
     }
 
-    fn tell(&mut self, scope: &Scope, message: Message) {
+    pub(super) fn tell(&mut self, scope: &Scope, message: Message) {
         let subscribers = self.router.subscribers(scope);
         self.runtimes.tell(scope, subscribers, message);
     }
@@ -111,24 +112,25 @@ impl Listener {
     ) {
         let body = match command {
             Command::AppServerInfo => {
-                if let Some(id) = request_id {
-                    self.router
-                        .reply(from, &reply::app_server_info(&id, CAPABILITIES));
-                }
-                return;
+                return self.on_app_server_info(from, request_id);
             }
             Command::RuntimeStart(start) => {
                 return self.on_runtime_start(from, request_id, *start);
             }
-            Command::GetCwdMap => return self.on_get_cwd_map(from, request_id),
-            Command::SetBootWorkingDirectory { cwd } => {
-                return self.on_set_boot(from, request_id, cwd);
-            }
             Command::ExternalToolsUpdate(_)
             | Command::ExternalToolCallResponse { .. }
-            | Command::MonitorStop { .. }
-            | Command::Device { .. } => {
+            | Command::MonitorStop { .. } => {
                 return self.decline(from, kind, runtime.as_ref(), request_id);
+            }
+            Command::Device { kind, body } => {
+                return self.device.tell(device::Message::Command(device::Request {
+                    from: from.clone(),
+                    kind,
+                    scope,
+                    runtime,
+                    request_id,
+                    body,
+                }));
             }
             Command::CreateMessage(input) => RequestBody::Input(input),
             Command::ApprovalResponse(answer) => RequestBody::Answer(answer),
@@ -174,39 +176,17 @@ impl Listener {
             .reply(from, &reply::malformed(response, &id, runtime, &error));
     }
 
-    fn on_get_cwd_map(&mut self, from: &ConnectionId, request_id: Option<String>) {
+    /// What works here depends on the machine: a sandbox needs a bubblewrap that runs.
+    fn on_app_server_info(&mut self, from: &ConnectionId, request_id: Option<String>) {
         let Some(id) = request_id else { return };
-        let remote = self.services.remote.clone();
+        let processes = self.services.background.clone();
         let from = from.clone();
         self.jobs.spawn(async move {
-            remote.prune_cwds().await;
-            let more = json!({
-                "cwd_map": remote.cwd_map(), "boot_working_directory": remote.boot_cwd(),
-            });
-            Job::Reply(from, reply::reply("get_cwd_map_response", &id, true, more))
-        });
-    }
-
-    fn on_set_boot(&mut self, from: &ConnectionId, request_id: Option<String>, cwd: String) {
-        let Some(id) = request_id else { return };
-        let remote = self.services.remote.clone();
-        let from = from.clone();
-        self.jobs.spawn(async move {
-            let result = remote.set_boot_cwd(&cwd).await;
-            let mut more = json!({
-                "boot_working_directory": remote.boot_cwd(), "cwd_revision": remote.cwd_revision(),
-            });
-            let changed = matches!(&result, Ok(change) if change.changed);
-            if let Err(error) = &result {
-                more["error"] = error.to_string().into();
-            }
-            let kind = "set_boot_working_directory_response";
-            let frame = reply::reply(kind, &id, result.is_ok(), more);
-            if changed {
-                Job::BootChanged(from, frame)
-            } else {
-                Job::Reply(from, frame)
-            }
+            let capabilities = Capabilities {
+                runtime_workspace_sandbox: processes.sandbox().await.is_ok(),
+                ..CAPABILITIES
+            };
+            Job::Reply(from, reply::app_server_info(&id, capabilities))
         });
     }
 
@@ -237,8 +217,9 @@ impl Listener {
             from,
             request_id,
             scope,
-            adopt,
+            mut adopt,
         } = resolved;
+        adopt.in_use = !self.router.subscribers(&scope).is_empty();
         if self.router.subscribe(&from, &scope) {
             self.runtimes
                 .tell_live(&scope, Message::Subscribe(from.clone()));

@@ -11,6 +11,7 @@ pub mod outbox;
 mod router;
 mod runtime_start;
 mod runtimes;
+mod workspace;
 
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ use self::door::{DoorEvent, DoorReceiver};
 use self::router::Router;
 use self::runtimes::Runtimes;
 use crate::conversation::{Link, Message, Services};
-use crate::events::{Injected, Outbound};
+use crate::device::{self, Device};
+use crate::events::{Injected, Outbound, Recipient};
 use crate::protocol::{ConnectionId, Scope};
 use crate::state::interrupted::InterruptedStore;
 use crate::telemetry::session_log::SessionLog;
@@ -33,6 +35,7 @@ pub struct Listener {
     services: Arc<Services>,
     router: Router,
     runtimes: Runtimes,
+    device: Device,
     link: watch::Sender<Link>,
     records: InterruptedStore,
     log: SessionLog,
@@ -49,8 +52,6 @@ enum Job {
     Adopt(Box<runtime_start::Resolved>),
     /// A direct answer.
     Reply(ConnectionId, serde_json::Value),
-    /// The boot directory changed: tell conversations, then answer.
-    BootChanged(ConnectionId, serde_json::Value),
     /// Records of turns that an earlier process left.
     Records(Vec<crate::state::interrupted::InterruptedTurn>),
 }
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Listener {
 }
 
 impl Listener {
-    /// A listener without connections.
+    /// A listener without connections. Needs a runtime.
     pub fn new(
         services: Arc<Services>,
         link: watch::Sender<Link>,
@@ -73,6 +74,7 @@ impl Listener {
     ) -> Self {
         Self {
             runtimes: Runtimes::new(Arc::clone(&services)),
+            device: Device::start(Arc::clone(&services)),
             services,
             router: Router::default(),
             link,
@@ -90,7 +92,7 @@ impl Listener {
         mut self,
         mut doors: DoorReceiver,
         mut outbound: mpsc::UnboundedReceiver<Outbound>,
-        mut injected: mpsc::UnboundedReceiver<(Scope, Injected)>,
+        mut injected: mpsc::UnboundedReceiver<(Recipient, Injected)>,
         drain: CancellationToken,
         stop: CancellationToken,
     ) {
@@ -103,12 +105,10 @@ impl Listener {
                 }
                 Some(event) = doors.recv(), if !self.reading_records => self.on_door(event),
                 Some(frame) = outbound.recv() => self.router.route(frame),
-                Some((scope, work)) = injected.recv() => {
-                    if self.draining {
-                        continue;
+                Some((to, work)) = injected.recv() => {
+                    if !self.draining {
+                        self.on_injected(to, work);
                     }
-                    let subscribers = self.router.subscribers(&scope);
-                    self.runtimes.tell(&scope, subscribers, Message::Injected(work));
                 }
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
                     match done {
@@ -121,9 +121,17 @@ impl Listener {
             }
         }
         self.jobs.shutdown().await;
+        self.device.shut_down().await;
         self.runtimes.shut_down().await;
         while let Ok(frame) = outbound.try_recv() {
             self.router.route(frame);
+        }
+    }
+
+    fn on_injected(&mut self, to: Recipient, work: Injected) {
+        match to {
+            Recipient::Conversation(scope) => self.tell(&scope, Message::Injected(work)),
+            Recipient::Live => self.runtimes.tell_all(|| Message::Injected(work.clone())),
         }
     }
 
@@ -136,6 +144,10 @@ impl Listener {
                 replaces,
             } => {
                 if let Some(old) = &replaces {
+                    self.device.tell(device::Message::Replaced {
+                        old: old.clone(),
+                        new: connection.clone(),
+                    });
                     for scope in self.router.replace(old, &connection) {
                         let message = Message::Subscribe(connection.clone());
                         self.runtimes.tell_live(&scope, message);
@@ -159,6 +171,7 @@ impl Listener {
             DoorEvent::Closed { connection } => {
                 self.router.close(&connection);
                 self.publish_open();
+                self.device.tell(device::Message::Closed(connection));
             }
             DoorEvent::Gone { connection } => {
                 for scope in self.router.remove(&connection) {
@@ -166,6 +179,7 @@ impl Listener {
                         .tell_live(&scope, Message::Leave(connection.clone()));
                 }
                 self.publish_open();
+                self.device.tell(device::Message::Gone(connection));
             }
         }
     }
@@ -190,10 +204,6 @@ impl Listener {
         match job {
             Job::Adopt(resolved) => self.adopt(*resolved),
             Job::Reply(to, frame) => self.router.reply(&to, &frame),
-            Job::BootChanged(to, frame) => {
-                self.runtimes.tell_all(|| Message::BootDirectoryChanged);
-                self.router.reply(&to, &frame);
-            }
             Job::Records(records) => {
                 self.reading_records = false;
                 for record in records {

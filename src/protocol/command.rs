@@ -33,13 +33,6 @@ pub enum Command {
         /// `q-<n>`.
         item_id: String,
     },
-    /// `get_cwd_map` (02 §5.12).
-    GetCwdMap,
-    /// `set_boot_working_directory` (02 §5.12).
-    SetBootWorkingDirectory {
-        /// The directory, relative ones against the current boot directory.
-        cwd: String,
-    },
     /// `runtime_external_tools_update` (02 §5.11).
     ExternalToolsUpdate(Vec<ExternalToolsUpdate>),
     /// `external_tool_call_response` (02 §5.11).

@@ -4,7 +4,7 @@
 pub mod catalog;
 pub mod command;
 pub mod event;
-mod fields;
+pub(crate) mod fields;
 pub mod id;
 pub mod inbound;
 pub mod mode;

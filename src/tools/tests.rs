@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tool::{OutputStream, Progress, WorkingDirectory};
 use super::{AgentSecrets, Lane, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
-use crate::events::{ConversationHandle, Injected};
+use crate::events::{ConversationHandle, Injected, Recipient};
 use crate::process::{BaseEnvironment, Processes, TurnFacts, Variables};
 use crate::protocol::Scope;
 
@@ -19,7 +19,7 @@ pub(crate) struct Bench {
     pub(crate) dir: TempDir,
     pub(crate) context: ToolContext,
     pub(crate) cancel: CancellationToken,
-    pub(crate) news: mpsc::UnboundedReceiver<(Scope, Injected)>,
+    pub(crate) news: mpsc::UnboundedReceiver<(Recipient, Injected)>,
     pub(crate) progress: mpsc::UnboundedReceiver<(Arc<str>, Progress)>,
     output: mpsc::UnboundedSender<(Arc<str>, Progress)>,
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::after_stop::{Retries, reminder_message};
 use super::failure::TurnError;
+use super::hooked::Hooked;
 use super::record::Record;
 use super::reminder_text::{self, Facts};
 use super::report::{Port, Report, Toolset};
@@ -16,9 +17,10 @@ use crate::conversation::queue::BatchMessage;
 use crate::conversation::reminders::{Due, SecretsDue};
 use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
-use crate::process::TurnFacts;
-use crate::protocol::Scope;
+use crate::permissions::Workspace;
+use crate::process::{Processes, TurnFacts};
 use crate::protocol::command::{ImageFailureMode, InputOptions};
+use crate::protocol::{PermissionMode, Scope};
 use crate::tools::image::OnFailure;
 use crate::tools::tool::{ToolContext, WorkingDirectory};
 use crate::tools::toolset::{Model, Preference, Selection};
@@ -44,6 +46,7 @@ impl Turn {
             due,
             cwd,
             execution,
+            workspace,
             session_rules,
             ..
         } = input;
@@ -82,6 +85,13 @@ impl Turn {
                 "The agent of this conversation could not be read from the server.",
             )));
         }
+        let mut mode = services.remote.mode_of(&scope);
+        if mode.mode == PermissionMode::Plan && mode.plan_file.is_none() {
+            // Plan mode of the process: each conversation gets its file here.
+            let plans = services.home.plans();
+            mode = services.remote.enter_plan(&scope, &plans).await;
+            port.tell(Report::Announce { device: false }).await;
+        }
         let selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
         let (tools, preset) =
             selection.resolve(&services, agent.as_deref(), conversation.as_ref())?;
@@ -98,12 +108,15 @@ impl Turn {
             .connection
             .clone()
             .filter(|id| id.is_hosted());
+        // The next process would not know of a workspace: it must take up nothing of it.
+        let recorded = hosted.as_ref().filter(|_| workspace.is_none());
         let record = Record::new(
-            hosted.as_ref().map(|_| services.interrupted.clone()),
+            recorded.map(|_| services.interrupted.clone()),
             &scope,
             options.acting_user_id.clone(),
             cwd.to_string_lossy().into_owned(),
         );
+        let processes = confined(&services, workspace.as_ref()).await?;
         let name = agent
             .as_deref()
             .and_then(|agent| agent.get("name"))
@@ -114,7 +127,7 @@ impl Turn {
             cwd: WorkingDirectory::new(cwd),
             home: services.home.user.clone(),
             letta_home: services.home.letta.clone(),
-            processes: services.background.clone(),
+            processes,
             conversation: ConversationHandle::new(scope.clone(), services.inject.clone()),
             facts: TurnFacts {
                 agent_name: name.map(Arc::from),
@@ -142,6 +155,7 @@ impl Turn {
                 cwd: context.cwd.get(),
                 secrets: &names,
                 memory_directory: None,
+                plan_file: mode.plan_file,
             };
             let reminders = reminder_text::all(&due, &facts, session_wanted(&services)).await;
             prepend(&mut outgoing, &reminders);
@@ -149,6 +163,7 @@ impl Turn {
                 port.tell(Report::SecretsTold(names)).await;
             }
         }
+        let hooked = Arc::new(Hooked(services.hooks.clone()));
         let turn = Self {
             services,
             scope,
@@ -157,14 +172,16 @@ impl Turn {
             outgoing,
             options,
             execution,
+            workspace,
             session_rules,
-            tools: Arc::new(tools),
+            tools: Arc::new(tools.with_around(hooked)),
             context,
             run_id: None,
             run_is_shown: false,
             record,
             progress: None,
             human_decided: false,
+            server_calls: Default::default(),
             retries: Retries::default(),
             usage: Usage::default(),
         };
@@ -187,6 +204,25 @@ pub(super) async fn prepared(
     let prepare = services.images.prepare(messages.collect(), on_failure);
     let prepared = port.unless_cancelled(prepare).await?;
     prepared.map_err(|error| End::Failed(TurnError::plain(error.to_string())))
+}
+
+/// The owner of the turn's children. In a workspace they run confined or not at all.
+async fn confined(services: &Services, workspace: Option<&Workspace>) -> Result<Processes, End> {
+    let Some(Workspace {
+        root,
+        isolation_root,
+    }) = workspace
+    else {
+        return Ok(services.background.clone());
+    };
+    let confined = services
+        .background
+        .confined(root.as_ref(), isolation_root.as_ref());
+    confined.await.map_err(|reason| {
+        End::Failed(TurnError::plain(format!(
+            "workspace sandbox requires a kernel sandbox backend ({reason})"
+        )))
+    })
 }
 
 fn session_wanted(services: &Services) -> bool {

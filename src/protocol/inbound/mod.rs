@@ -148,12 +148,6 @@ fn command(known: &CommandType, inbound: &Inbound, mut fields: Fields) -> Body {
                 item_id: fields.string("item_id")?,
             })
         }),
-        "get_cwd_map" => fields.string("request_id").map(|_| Command::GetCwdMap),
-        "set_boot_working_directory" => fields.non_empty("request_id").and_then(|_| {
-            Ok(Command::SetBootWorkingDirectory {
-                cwd: fields.string("cwd")?,
-            })
-        }),
         "runtime_external_tools_update" => runtime_start::external_tools_update(fields),
         "external_tool_call_response" => runtime_start::external_tool_call_response(fields),
         "execute_command" => with_scope(inbound, true).and_then(|()| {
@@ -282,11 +276,6 @@ mod tests {
                 json!({"type":"remove_queue_item","request_id":"1","runtime":{"agent_id":null,"conversation_id":"c"},"item_id":"q-1"}),
                 "remove_queue_item_response",
                 "runtime.agent_id",
-            ),
-            (
-                json!({"type":"set_boot_working_directory","request_id":"1"}),
-                "set_boot_working_directory_response",
-                "cwd",
             ),
             (
                 json!({"type":"runtime_start","request_id":"1","skill_sources":["x"]}),

@@ -1,0 +1,36 @@
+//! Working directories: `get_cwd_map`, `set_boot_working_directory` (02 §5.12).
+
+use serde_json::json;
+
+use super::call::{Answer, Call, Failure};
+use crate::events::{Injected, Recipient};
+
+/// All directories that conversations remember.
+pub(super) async fn get_cwd_map(call: Call) -> Answer {
+    let remote = &call.services().remote;
+    remote.prune_cwds().await;
+    Ok(json!({
+        "cwd_map": remote.cwd_map(), "boot_working_directory": remote.boot_cwd(),
+    }))
+}
+
+/// Changes where conversations without a directory of their own work.
+pub(super) async fn set_boot(mut call: Call) -> Answer {
+    let remote = call.services().remote.clone();
+    let state = || json!({"boot_working_directory": remote.boot_cwd(), "cwd_revision": remote.cwd_revision()});
+    let cwd = call.fields.string("cwd")?;
+    match remote.set_boot_cwd(&cwd).await {
+        Ok(change) => {
+            if change.changed {
+                call.inject(Recipient::Live, Injected::BootDirectoryChanged);
+            }
+            Ok(state())
+        }
+        Err(error) => Err(Failure::new(error.to_string())
+            .with(
+                "boot_working_directory",
+                remote.boot_cwd().to_string_lossy(),
+            )
+            .with("cwd_revision", remote.cwd_revision())),
+    }
+}
