@@ -1,6 +1,8 @@
 //! Every row of the acceptance lists has a test: `data/must-rows.json` says
 //! which, and what it says is true.
 
+#![expect(clippy::unwrap_used, reason = "a failed step ends the test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

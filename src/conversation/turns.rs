@@ -2,6 +2,7 @@
 //! (spec 02 §7, §8.3; 03 §9.4).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +20,8 @@ use crate::protocol::event::{
     ApprovalRequested, CanUseTool, CanUseToolTag, ControlRequest, Event, Lifecycle, LoopStatus,
     PermissionSuggestion, ToolExecutionFinished, ToolExecutionStarted, TurnFinished,
 };
+
+use crate::protocol::time::epoch_millis;
 
 /// Reports that may wait for the actor; a turn that is faster waits for it.
 const REPORTS: usize = 64;
@@ -173,6 +176,12 @@ impl Conversation {
                 }
             }
             Report::Row(row) => self.frames.message(row),
+            Report::MemoryChanged(paths) => {
+                self.frames.event(&Event::MemoryUpdated {
+                    affected_paths: &paths,
+                    timestamp: epoch_millis(SystemTime::now()),
+                });
+            }
             Report::FileWritten { path, content } => {
                 self.frames.event(&Event::FileOps {
                     path: &path,

@@ -6,6 +6,7 @@ use super::{Job, Listener, runtime_start};
 use crate::conversation::mailbox::{Request, RequestBody};
 use crate::conversation::{Message, SUPPORTED_COMMANDS};
 use crate::device;
+use crate::events::ConversationHandle;
 use crate::protocol::command::Command;
 use crate::protocol::inbound::payload_scope;
 use crate::protocol::reply::{self, Capabilities};
@@ -117,9 +118,10 @@ impl Listener {
             Command::RuntimeStart(start) => {
                 return self.on_runtime_start(from, request_id, *start);
             }
-            Command::ExternalToolsUpdate(_)
-            | Command::ExternalToolCallResponse { .. }
-            | Command::MonitorStop { .. } => {
+            Command::MonitorStop { process_id } => {
+                return self.on_monitor_stop(from, scope, runtime, request_id, &process_id);
+            }
+            Command::ExternalToolsUpdate(_) | Command::ExternalToolCallResponse { .. } => {
                 return self.decline(from, kind, runtime.as_ref(), request_id);
             }
             Command::Device { kind, body } => {
@@ -188,6 +190,35 @@ impl Listener {
             };
             Job::Reply(from, reply::app_server_info(&id, capabilities))
         });
+    }
+
+    /// `monitor_stop` (04 §6.6): the agent hears that the user stopped it.
+    fn on_monitor_stop(
+        &mut self,
+        from: &ConnectionId,
+        scope: Option<Scope>,
+        runtime: Option<Value>,
+        request_id: Option<String>,
+        process_id: &str,
+    ) {
+        let (Some(id), Some(scope)) = (request_id, scope) else {
+            return;
+        };
+        let acting_user = runtime.as_ref().and_then(|runtime| {
+            let id = runtime.get("acting_user_id")?.as_str()?;
+            Some(id.to_owned())
+        });
+        let conversation = ConversationHandle::new(scope, self.services.inject.clone());
+        let background = &self.services.background;
+        let outcome = background.stop_monitor(&conversation, process_id, acting_user);
+        let mut more = json!({
+            "runtime": runtime, "process_id": process_id, "stopped": outcome == Ok(true),
+        });
+        if let Err(error) = outcome {
+            more["error"] = error.into();
+        }
+        let frame = reply::reply("monitor_stop_response", &id, outcome.is_ok(), more);
+        self.router.reply(from, &frame);
     }
 
     fn on_runtime_start(

@@ -92,7 +92,8 @@ impl Turn {
             mode = services.remote.enter_plan(&scope, &plans).await;
             port.tell(Report::Announce { device: false }).await;
         }
-        let selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
+        let mut selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
+        selection.selection.memory_tools = has_memory(&services, &scope).await;
         let (tools, preset) =
             selection.resolve(&services, agent.as_deref(), conversation.as_ref())?;
         let loaded: Vec<String> = tools.loaded().map(String::from).collect();
@@ -136,6 +137,7 @@ impl Turn {
                 api_key: None,
                 base_url: Some(services.api.base_url().as_str().into()),
             },
+            skill_sources: crate::tools::skill::all_sources(),
             secrets: secrets.clone(),
         };
         let mut outgoing: Vec<Value> = Vec::new();
@@ -223,6 +225,15 @@ async fn confined(services: &Services, workspace: Option<&Workspace>) -> Result<
             "workspace sandbox requires a kernel sandbox backend ({reason})"
         )))
     })
+}
+
+/// Whether the agent's memory is in git on this machine; its tools work on nothing else.
+async fn has_memory(services: &Services, scope: &Scope) -> bool {
+    let Some(agent) = scope.agent_id.as_deref() else {
+        return false;
+    };
+    let repository = services.home.agent_memory(agent).join(".git");
+    tokio::fs::try_exists(repository).await.unwrap_or(false)
 }
 
 fn session_wanted(services: &Services) -> bool {
