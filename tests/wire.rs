@@ -18,6 +18,16 @@ mod approvals;
 mod decisions;
 #[path = "wire/device.rs"]
 mod device;
+#[path = "wire/direct_clients.rs"]
+mod direct_clients;
+#[path = "wire/direct_door.rs"]
+mod direct_door;
+#[path = "wire/direct_harness.rs"]
+mod direct_harness;
+#[path = "wire/direct_openai.rs"]
+mod direct_openai;
+#[path = "wire/direct_tools.rs"]
+mod direct_tools;
 #[path = "wire/failures.rs"]
 mod failures;
 #[path = "wire/faults.rs"]
@@ -36,6 +46,8 @@ mod lifecycle;
 mod modes;
 #[path = "wire/queue.rs"]
 mod queue;
+#[path = "wire/slash.rs"]
+mod slash;
 #[path = "wire/start.rs"]
 mod start;
 #[path = "wire/state.rs"]

@@ -180,6 +180,11 @@ impl Lab {
         self.cloud.wait_for_device(SOON).await.unwrap()
     }
 
+    /// The program's home.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     /// A path in the program's working directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.root
