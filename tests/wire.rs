@@ -46,6 +46,8 @@ mod lifecycle;
 mod modes;
 #[path = "wire/queue.rs"]
 mod queue;
+#[path = "wire/schedules.rs"]
+mod schedules;
 #[path = "wire/slash.rs"]
 mod slash;
 #[path = "wire/start.rs"]

@@ -114,9 +114,20 @@ impl Lab {
             let file = file.create(true).append(true);
             Stdio::from(file.open(self.root.path().join(name)).unwrap())
         };
-        let mut command = Command::new(words[0]);
+        let mut command = self.bare(words[0]);
         command
             .args(&words[1..])
+            .stdout(output("stdout"))
+            .stderr(output("stderr"))
+            .kill_on_drop(true);
+        command
+    }
+
+    /// A command with this lab's home, server and directory, and nothing else
+    /// around it.
+    fn bare(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
             .current_dir(self.root.path().join("work"))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -125,10 +136,7 @@ impl Lab {
             .env("LETTA_API_KEY", "test-key")
             .env("LETTA_HEALTH_ADDR", "off")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(output("stdout"))
-            .stderr(output("stderr"))
-            .kill_on_drop(true);
+            .stdin(Stdio::null());
         command
     }
 
@@ -178,11 +186,6 @@ impl Lab {
     /// The newest open link.
     pub(crate) async fn device(&self) -> Device {
         self.cloud.wait_for_device(SOON).await.unwrap()
-    }
-
-    /// The program's home.
-    pub(crate) fn home(&self) -> &Path {
-        self.home.path()
     }
 
     /// A path in the program's working directory.
@@ -291,6 +294,24 @@ impl Lab {
         self.frame(cursor, |frame| frame.label() == label).await
     }
 
+    /// Runs another command of the program on the same home.
+    pub(crate) async fn letta(&self, args: &[&str]) -> Output {
+        self.letta_as(args, &[]).await
+    }
+
+    /// The same with further variables.
+    pub(crate) async fn letta_as(&self, args: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = self.bare(env!("CARGO_BIN_EXE_letta"));
+        command.envs(variables.iter().copied());
+        let done = timeout(SOON, command.args(args).output());
+        let done = done.await.expect("the command has not ended").unwrap();
+        Output {
+            code: done.status.code().unwrap(),
+            out: String::from_utf8(done.stdout).unwrap(),
+            err: String::from_utf8(done.stderr).unwrap(),
+        }
+    }
+
     /// Sends the program a signal, by name.
     pub(crate) async fn signal(&self, name: &str) {
         kill(name, self.pid()).await;
@@ -358,6 +379,14 @@ pub(crate) async fn kill(signal: &str, pid: u32) {
     let mut kill = Command::new("kill");
     let status = kill.arg(format!("-{signal}")).arg(pid.to_string());
     assert!(status.status().await.unwrap().success());
+}
+
+/// What a command that ended has said.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 /// Some agent's conversation.
