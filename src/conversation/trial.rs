@@ -122,6 +122,7 @@ impl Trial {
             agents: AgentFacts::default(),
             git: GitContexts::default(),
             response_states: Default::default(),
+            images: Default::default(),
             guards: Guards {
                 terminal_grace: Duration::from_secs(2),
                 stall: Duration::from_secs(60),

@@ -32,8 +32,12 @@ impl Machine {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = command(&self.cloud, self.home.path(), self.work.path());
-        command.args(words).env("LETTA_HEALTH_ADDR", &self.health);
+        let letta = env!("CARGO_BIN_EXE_letta");
+        let mut command = command(letta, &self.cloud, self.home.path(), self.work.path());
+        command
+            .kill_on_drop(true)
+            .args(words)
+            .env("LETTA_HEALTH_ADDR", &self.health);
         command
     }
 

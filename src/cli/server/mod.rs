@@ -42,6 +42,7 @@ use crate::state::settings_files::default_permission_mode;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
 use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
+use crate::tools::image::Images;
 use crate::tools::{Controllers, Toolbox, command_tools, file_tools, plan_tools};
 use crate::transport::direct::DirectParts;
 use crate::transport::relay::{ExitReason, Relay, RelayConfig, RelayParts};
@@ -272,6 +273,7 @@ async fn serve(
         agents: AgentFacts::default(),
         git: GitContexts::default(),
         response_states: Default::default(),
+        images: Images::default(),
         guards: Guards {
             terminal_grace: config.stream_guards.terminal_eof,
             stall: config.stream_guards.stall,

@@ -19,6 +19,7 @@ use crate::permissions::classify::{self, Disposition};
 use crate::permissions::{RuleList, Suggestion};
 use crate::protocol::command::ApprovalAnswer;
 use crate::protocol::event::{Lifecycle, LoopStatus};
+use crate::tools::image::OnFailure;
 use crate::tools::tool::OutputStream;
 use crate::tools::{Status, ToolCall, ToolOutcome, arguments as tool_arguments, result};
 
@@ -290,9 +291,14 @@ impl Turn {
         if self.services.draining.is_cancelled() {
             return Err(End::Parked);
         }
-        self.outgoing = vec![approval_message(results, Some(self.record.request_otid()))];
+        let answer = vec![approval_message(results, Some(self.record.request_otid()))];
+        // Tools of ours return images that fit; others may return any.
+        let prepare = self.services.images.prepare(answer, OnFailure::Fail);
+        self.outgoing = prepare
+            .await
+            .map_err(|error| End::Failed(TurnError::plain(error.to_string())))?;
         self.follow_up(follow_ups).await;
-        self.append_queued().await;
+        self.append_queued().await?;
         self.port.tell(Report::Executing(Vec::new())).await;
         self.port.status(LoopStatus::SendingApiRequest).await;
         self.send().await

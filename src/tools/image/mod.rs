@@ -6,6 +6,7 @@
 //! named by its content, never by its extension. One image is decoded at a
 //! time, so that parallel reads do not add up their memory.
 
+mod content;
 mod fit;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use super::disk;
 use super::offload::{self, Failure, INTERRUPTED, Worked};
 use super::tool::{Status, ToolCall, ToolOutcome, ToolReturn};
 
+pub use content::{OnFailure, Unprepared};
 pub use fit::{Fitted, ImageError, fit};
 
 /// Larger image files are refused, in bytes.
