@@ -18,5 +18,7 @@ mod failures;
 mod harness;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
+#[path = "wire/tools.rs"]
+mod tools;
 #[path = "wire/turns.rs"]
 mod turns;

@@ -159,6 +159,21 @@ impl LocalCloud {
         &self,
         scope: &Scope,
         text: &str,
+        decide: impl FnMut(&Value) -> Decision,
+    ) -> Result<TurnTrace, WaitError> {
+        self.turn_with(scope, text, json!({}), decide).await
+    }
+
+    /// [`LocalCloud::turn_deciding`] with more fields of the input's payload,
+    /// such as `client_toolset`.
+    ///
+    /// # Errors
+    /// As for `turn`.
+    pub async fn turn_with(
+        &self,
+        scope: &Scope,
+        text: &str,
+        mut payload: Value,
         mut decide: impl FnMut(&Value) -> Decision,
     ) -> Result<TurnTrace, WaitError> {
         let within = self.cloud.options.turn_timeout;
@@ -168,10 +183,12 @@ impl LocalCloud {
         let id = crate::short_id();
         let request_id = format!("in-{id}");
         let mut cursor = self.mark();
+        payload["kind"] = "create_message".into();
+        payload["messages"] = json!([
+            {"role": "user", "content": text, "client_message_id": format!("cm-{id}")}]);
         device.send(json!({
             "type": "input", "request_id": request_id, "runtime": scope.runtime(),
-            "payload": {"kind": "create_message", "messages": [
-                {"role": "user", "content": text, "client_message_id": format!("cm-{id}")}]},
+            "payload": payload,
         }));
         let mut seen = Gathering::new(device.link());
         loop {

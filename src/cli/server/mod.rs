@@ -32,7 +32,7 @@ use crate::state::settings_files::default_permission_mode;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
 use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
-use crate::tools::{Toolbox, command_tools, file_tools};
+use crate::tools::{Toolbox, command_tools, file_tools, overflow};
 use crate::transport::relay::{ExitReason, Relay, RelayConfig, RelayParts};
 use crate::transport::watchdog::{self, Watchdog};
 
@@ -195,10 +195,10 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         settings: settings.clone(),
         settings_files: files,
         interrupted,
-        toolbox: Toolbox::new(command_tools().into_iter().chain(file_tools(
-            crate::tools::overflow::Truncation::default(),
-            Skills::new(home.clone(), config.skills_directory.clone()),
-        ))),
+        toolbox: Toolbox::new(command_tools().into_iter().chain(file_tools(Skills::new(
+            home.clone(),
+            config.skills_directory.clone(),
+        )))),
         background: processes.clone(),
         metrics: Meter(metrics.clone()),
         events,
@@ -218,6 +218,12 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         home: home.clone(),
         draining: draining.clone(),
         load: Loads::default(),
+    });
+
+    // Whole results of tools that nobody will ask for any more (04 §5.4).
+    let letta_home = home.letta.clone();
+    let tidy = tokio::task::spawn_blocking(move || {
+        overflow::clean_up(&letta_home, SystemTime::now(), overflow::FILE_MAX_AGE)
     });
 
     let (door, doors) = door::channel();
@@ -322,6 +328,7 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     health.stop().await;
     stop.cancel();
     let _ = pulse.await;
+    tidy.abort();
     log.flush(Duration::from_secs(1));
     Ok(code)
 }

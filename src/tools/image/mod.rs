@@ -6,7 +6,7 @@
 //! named by its content, never by its extension. One image is decoded at a
 //! time, so that parallel reads do not add up their memory.
 
-mod fit;
+pub mod fit;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
