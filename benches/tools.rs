@@ -121,7 +121,13 @@ async fn search(context: &ToolContext, tree: &Path) {
     let grep = || json!({"pattern": "the n[e]+dle", "path": tree.to_str(), "head_limit": 0});
     let glob = || json!({"pattern": "*.rs", "path": tree.to_str()});
     let rg_grep = || command("rg", &["-l", "the n[e]+dle", "."], tree);
-    let rg_glob = || command("rg", &["--files", "--hidden", "--follow", "-g", "*.rs"], tree);
+    let rg_glob = || {
+        command(
+            "rg",
+            &["--files", "--hidden", "--follow", "-g", "*.rs"],
+            tree,
+        )
+    };
     if forget_files() {
         let ours = run(&Grep, grep(), context).await;
         forget_files();
@@ -152,20 +158,25 @@ async fn search(context: &ToolContext, tree: &Path) {
 fn memory(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let digits = line.unwrap_or_default().trim_matches([':', ' ', '\t', 'k', 'B']);
+    let digits = line
+        .unwrap_or_default()
+        .trim_matches([':', ' ', '\t', 'k', 'B']);
     digits.parse().unwrap_or_default()
 }
 
 async fn gigabyte(context: &ToolContext) {
     let script = "yes 0123456789012345678901234567890123456789 | head -c 1000000000";
-    let shell = ShellCommand::all().into_iter().find(|tool| tool.name() == "shell_command");
+    let shell = ShellCommand::all()
+        .into_iter()
+        .find(|tool| tool.name() == "shell_command");
     let shell = shell.expect("there is a shell_command");
     let small = json!({"command": "true", "description": "d", "login": false});
     run(&shell, small, context).await;
     // Resets the high-water mark.
     let _ = fs::write("/proc/self/clear_refs", "5");
     let before = memory("VmRSS");
-    let args = json!({"command": script, "description": "d", "login": false, "timeout_ms": 600_000});
+    let args =
+        json!({"command": script, "description": "d", "login": false, "timeout_ms": 600_000});
     let ours = run(&shell, args, context).await;
     let peak = memory("VmHWM");
     let piped = format!("{script} | cat >/dev/null");

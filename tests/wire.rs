@@ -12,13 +12,21 @@
 
 #[path = "wire/approvals.rs"]
 mod approvals;
+#[path = "wire/device.rs"]
+mod device;
 #[path = "wire/failures.rs"]
 mod failures;
 #[path = "wire/harness.rs"]
 mod harness;
+#[path = "wire/hooks.rs"]
+mod hooks;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
+#[path = "wire/modes.rs"]
+mod modes;
 #[path = "wire/tools.rs"]
 mod tools;
 #[path = "wire/turns.rs"]
 mod turns;
+#[path = "wire/workspaces.rs"]
+mod workspaces;

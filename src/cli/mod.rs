@@ -7,6 +7,7 @@
     reason = "this is where people are spoken to"
 )]
 
+mod cron;
 pub mod healthcheck;
 mod help;
 pub mod init;
@@ -41,6 +42,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     let rest: Vec<OsString> = words.collect();
     match command.as_ref().and_then(|word| word.to_str()) {
         Some("server" | "remote") => server::main(rest),
+        Some("cron") => cron::run(rest),
         Some("login") => login::log_in(),
         Some("logout") => login::log_out(),
         Some("permissions") => permissions::run(pico_args::Arguments::from_vec(rest)),

@@ -84,7 +84,7 @@ impl Frames {
     pub(crate) fn reply(&self, to: &ConnectionId, frame: &Value) {
         self.sink.send(Outbound::Reply {
             to: to.clone(),
-            body: frame.to_string().into(),
+            body: frame.to_string(),
         });
     }
 }

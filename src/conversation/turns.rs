@@ -109,6 +109,7 @@ impl Conversation {
             due,
             cwd: cwd.clone(),
             execution: self.execution.clone(),
+            workspace: self.workspace.clone(),
             session_rules: self.session_rules.clone(),
             cancel: cancel.clone(),
             reports: reports_in,
@@ -144,6 +145,11 @@ impl Conversation {
             Report::SecretsTold(names) => self.reminders.secrets_told(names),
             Report::Compacted => self.reminders.compacted(),
             Report::Toolset(toolset) => self.toolset = Some(toolset),
+            Report::ModeSwitched(mode) => {
+                self.reminders.mode_told(mode);
+                self.emit_loop_status();
+                self.emit_device_status();
+            }
             Report::CwdChanged(path) => self.on_turn_cwd(&path),
             Report::ToolFinished {
                 delta_id,
@@ -266,7 +272,7 @@ impl Conversation {
             Done::Nothing,
         );
         self.reminders.directory_changed();
-        self.refresh_git();
+        self.refresh_git(false);
         self.emit_device_status();
     }
 
@@ -390,6 +396,8 @@ impl Conversation {
             );
         }
         self.services.remote.prune_mode(&self.scope);
+        // The turn's commands may have switched branches.
+        self.refresh_git(false);
         self.emit_device_status();
         if self.queue.is_empty() {
             return;

@@ -14,7 +14,7 @@ use crate::protocol::{Body, ConnectionId, Inbound, Scope, inbound};
 use crate::telemetry::command_summary::command_summary;
 use crate::telemetry::session_log::{Direction, Label};
 
-/// What this build can do.
+/// What this build can do everywhere.
 pub(super) const CAPABILITIES: Capabilities = Capabilities {
     agent_management: false,
     conversation_management: false,
@@ -113,11 +113,7 @@ impl Listener {
     ) {
         let body = match command {
             Command::AppServerInfo => {
-                if let Some(id) = request_id {
-                    self.router
-                        .reply(from, &reply::app_server_info(&id, CAPABILITIES));
-                }
-                return;
+                return self.on_app_server_info(from, request_id);
             }
             Command::RuntimeStart(start) => {
                 return self.on_runtime_start(from, request_id, *start);
@@ -211,6 +207,20 @@ impl Listener {
         self.router.reply(from, &frame);
     }
 
+    /// What works here depends on the machine: a sandbox needs a bubblewrap that runs.
+    fn on_app_server_info(&mut self, from: &ConnectionId, request_id: Option<String>) {
+        let Some(id) = request_id else { return };
+        let processes = self.services.background.clone();
+        let from = from.clone();
+        self.jobs.spawn(async move {
+            let capabilities = Capabilities {
+                runtime_workspace_sandbox: processes.sandbox().await.is_ok(),
+                ..CAPABILITIES
+            };
+            Job::Reply(from, reply::app_server_info(&id, capabilities))
+        });
+    }
+
     fn on_runtime_start(
         &mut self,
         from: &ConnectionId,
@@ -238,8 +248,9 @@ impl Listener {
             from,
             request_id,
             scope,
-            adopt,
+            mut adopt,
         } = resolved;
+        adopt.in_use = !self.router.subscribers(&scope).is_empty();
         if self.router.subscribe(&from, &scope) {
             self.runtimes
                 .tell_live(&scope, Message::Subscribe(from.clone()));

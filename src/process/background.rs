@@ -4,13 +4,15 @@
 //! Invariant: after [`Processes::shutdown`] no process, task or descriptor of
 //! a child is left.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::process::ChildStdin;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +23,7 @@ use super::group::Groups;
 use super::monitor::{self, Heard};
 use super::notification;
 use super::output_file::OutputFile;
+use super::sandbox::{self, Confinement, NoSandbox};
 use super::session::{self, Ending, Plan, Session};
 use super::shell::Shells;
 use super::spawn::{self, Launch, SpawnError, Spawned};
@@ -58,7 +61,7 @@ pub enum StartError {
 
 /// All children of this process. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Processes(Arc<Inner>);
+pub struct Processes(Arc<Inner>, Option<Arc<Confinement>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -71,6 +74,7 @@ struct Inner {
     spill: bool,
     middle: bool,
     own_session: bool,
+    sandbox: OnceCell<Result<PathBuf, NoSandbox>>,
     permits: Arc<Semaphore>,
     table: Mutex<Table>,
     groups: Groups,
@@ -102,7 +106,7 @@ impl Processes {
             },
             PathBuf::from,
         );
-        Self(Arc::new(Inner {
+        let inner = Inner {
             own_scratch: set("LETTA_SCRATCHPAD").is_none(),
             shells: Shells::from_environment(base.variables()),
             slice: set("LETTA_WORKLOAD_SYSTEMD_SLICE")
@@ -116,8 +120,42 @@ impl Processes {
             groups: Groups::default(),
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),
+            sandbox: OnceCell::new(),
             base,
-        }))
+        };
+        Self(Arc::new(inner), None)
+    }
+
+    /// The bubblewrap of this machine; looked for once.
+    ///
+    /// # Errors
+    /// Why children cannot be confined here.
+    pub async fn sandbox(&self) -> Result<&Path, NoSandbox> {
+        let find = || sandbox::find(self.0.base.get("PATH"));
+        let found = self.0.sandbox.get_or_init(find).await;
+        found.as_deref().map_err(|reason| *reason)
+    }
+
+    /// The same owner, for children that may only write below `root` and see
+    /// nothing else of `isolation_root` (05 §14).
+    ///
+    /// # Errors
+    /// This machine cannot confine them.
+    pub async fn confined(&self, root: &Path, isolation_root: &Path) -> Result<Self, NoSandbox> {
+        let bwrap = self.sandbox().await?;
+        let confinement = Confinement::workspace(bwrap, root, isolation_root);
+        Ok(Self(Arc::clone(&self.0), Some(Arc::new(confinement))))
+    }
+
+    fn confine<'a>(&self, launch: &'a Launch) -> Cow<'a, Launch> {
+        let Some(confinement) = &self.1 else {
+            return Cow::Borrowed(launch);
+        };
+        let mut launch = launch.clone();
+        launch.argv = confinement.wrap(&launch.argv);
+        let (name, value) = sandbox::MARK;
+        launch.env.insert(name.into(), value.into());
+        Cow::Owned(launch)
     }
 
     /// What every child gets.
@@ -152,6 +190,10 @@ impl Processes {
     /// Starts a process whose raw output belongs to the caller, as that of a
     /// terminal does. Here it is only remembered, so that [`Self::shutdown`] ends it.
     pub fn spawn(&self, launch: &Launch) -> Result<Spawned, StartError> {
+        self.spawn_as_given(&self.confine(launch))
+    }
+
+    fn spawn_as_given(&self, launch: &Launch) -> Result<Spawned, StartError> {
         if self.0.shutdown.is_cancelled() {
             return Err(StartError::GoingDown);
         }
@@ -160,12 +202,27 @@ impl Processes {
         Ok(spawned)
     }
 
+    /// The same for a process without a terminal that is fed through its
+    /// standard input.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn spawn_fed(&self, launch: &Launch) -> Result<(Spawned, ChildStdin), StartError> {
+        if self.0.shutdown.is_cancelled() {
+            return Err(StartError::GoingDown);
+        }
+        let (spawned, stdin) = spawn::spawn_fed(&self.confine(launch), self.0.own_session)?;
+        self.0.groups.add(spawned.group);
+        Ok((spawned, stdin))
+    }
+
     fn launch(
         &self,
         mut launch: Launch,
         plan: Plan,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Session, StartError> {
+        launch = self.confine(&launch).into_owned();
         if let Some(slice) = &self.0.slice {
             let prefix = [
                 "systemd-run",
@@ -181,7 +238,7 @@ impl Processes {
                 .map(Into::into);
             launch.argv = wrapped.chain(std::mem::take(&mut launch.argv)).collect();
         }
-        let spawned = self.spawn(&launch)?;
+        let spawned = self.spawn_as_given(&launch)?;
         let (session, work) = session::open(spawned, plan, permit, self.0.shutdown.clone());
         self.0.tracker.spawn(work);
         Ok(session)

@@ -46,11 +46,15 @@ fn started_at(pid: i64) -> Option<SystemTime> {
 }
 
 /// Field 22 of `/proc/<pid>/stat`. The command name before it may hold anything.
+pub(super) fn start_ticks(stat: &str) -> Option<&str> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_ascii_whitespace().nth(19)
+}
+
 fn since_boot(stat: &str) -> Option<Duration> {
     /// The unit of the field towards programs, on every architecture of ours.
     const TICKS_PER_SECOND: u64 = 100;
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    let ticks: u64 = behind_name.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let ticks: u64 = start_ticks(stat)?.parse().ok()?;
     Some(Duration::from_millis(
         ticks.checked_mul(1000 / TICKS_PER_SECOND)?,
     ))

@@ -5,11 +5,15 @@
 //! them, checks calls with [`arguments::check`] and runs the approved ones
 //! with [`TurnTools::run_batch`].
 
+use std::path::Path;
 use std::sync::Arc;
+
+use crate::state::RemoteSettings;
 
 pub mod apply_patch;
 pub mod args;
 pub mod arguments;
+pub mod around;
 pub mod ask_user_question;
 pub mod bash;
 pub mod batch;
@@ -35,6 +39,7 @@ mod offload;
 pub mod overflow;
 pub mod patch;
 pub mod paths;
+pub mod plan_mode;
 pub mod read;
 pub mod read_file;
 pub mod registry;
@@ -82,6 +87,15 @@ pub fn command_tools() -> Vec<Arc<dyn Tool>> {
         tools.push(Arc::new(tool));
     }
     tools
+}
+
+/// The tools that enter and leave plan mode; modes belong to `remote`, plan
+/// files lie in `plans`.
+pub fn plan_tools(remote: &RemoteSettings, plans: &Path) -> Vec<Arc<dyn Tool>> {
+    vec![
+        Arc::new(plan_mode::EnterPlanMode::new(remote.clone(), plans)),
+        Arc::new(plan_mode::ExitPlanMode::new(remote.clone())),
+    ]
 }
 
 /// The tools that read, write and search files, keep lists, load skills, and

@@ -16,6 +16,7 @@ use crate::conversation::asks::arguments;
 use crate::conversation::echo::user_row;
 use crate::conversation::interrupt::{DENIED_BY_INTERRUPT, denied_call, interrupted_call};
 use crate::permissions::classify::{self, Disposition};
+use crate::permissions::{RuleList, Suggestion};
 use crate::protocol::PermissionMode;
 use crate::protocol::command::ApprovalAnswer;
 use crate::protocol::event::{Lifecycle, LoopStatus};
@@ -85,6 +86,8 @@ impl Progress {
 struct Undecided {
     call: PendingCall,
     args: Map<String, Value>,
+    /// The rule that the human may save with an approval.
+    suggestion: Option<Suggestion>,
 }
 
 impl Turn {
@@ -120,7 +123,7 @@ impl Turn {
         self.run_decided().await
     }
 
-    fn decide(&mut self, call: PendingCall, decision: Choice) {
+    fn decide_call(&mut self, call: PendingCall, decision: Choice) {
         if let Some(progress) = &mut self.progress {
             progress.decided.push(Decided { call, decision });
         }
@@ -130,7 +133,7 @@ impl Turn {
     async fn classify(&mut self, calls: Vec<PendingCall>) -> Vec<Undecided> {
         let (mut allowed, mut denied, mut undecided) = (Vec::new(), Vec::new(), Vec::new());
         for call in calls {
-            match self.first_look(&call) {
+            match self.first_look(&call).await {
                 Look::Allow(args) => allowed.push((
                     call,
                     Choice::Run {
@@ -139,7 +142,11 @@ impl Turn {
                     },
                 )),
                 Look::Deny(reason) => denied.push((call, Choice::Deny { reason })),
-                Look::Ask(args) => undecided.push(Undecided { call, args }),
+                Look::Ask(args, suggestion) => undecided.push(Undecided {
+                    call,
+                    args,
+                    suggestion,
+                }),
             }
         }
         let ids = |calls: &[(PendingCall, Choice)]| -> Vec<String> {
@@ -152,12 +159,12 @@ impl Turn {
         };
         self.port.lifecycle(self.run_id.as_deref(), body).await;
         for (call, decision) in allowed.into_iter().chain(denied) {
-            self.decide(call, decision);
+            self.decide_call(call, decision);
         }
         undecided
     }
 
-    fn first_look(&self, call: &PendingCall) -> Look {
+    async fn first_look(&self, call: &PendingCall) -> Look {
         if call.name.is_empty() {
             return Look::Deny(String::from(classify::MISSING_NAME));
         }
@@ -166,10 +173,10 @@ impl Turn {
         if let Some(reason) = checked.denial {
             return Look::Deny(reason);
         }
-        match self.judge(&call.name, &checked.args) {
+        match self.judge(&call.name, &checked.args).await {
             Disposition::Run => Look::Allow(checked.args),
             Disposition::Deny(reason) => Look::Deny(reason),
-            Disposition::Ask { .. } => Look::Ask(checked.args),
+            Disposition::Ask { suggestion } => Look::Ask(checked.args, suggestion),
         }
     }
 
@@ -177,25 +184,29 @@ impl Turn {
     /// that follow (02 §9.1).
     async fn ask_humans(&mut self, undecided: Vec<Undecided>) -> Result<(), End> {
         let mut rules_changed = false;
-        for Undecided { call, args } in undecided {
-            // Without a new rule only the suggestion is news.
-            let suggestion = match self.judge(&call.name, &args) {
-                Disposition::Ask { suggestion } => suggestion,
-                Disposition::Run if rules_changed => {
-                    let comment = None;
-                    self.decide(call, Choice::Run { args, comment });
-                    continue;
+        for Undecided {
+            call,
+            args,
+            mut suggestion,
+        } in undecided
+        {
+            if rules_changed {
+                match self.judge(&call.name, &args).await {
+                    Disposition::Ask { suggestion: other } => suggestion = other,
+                    Disposition::Run => {
+                        let comment = None;
+                        self.decide_call(call, Choice::Run { args, comment });
+                        continue;
+                    }
+                    Disposition::Deny(reason) => {
+                        self.decide_call(call, Choice::Deny { reason });
+                        continue;
+                    }
                 }
-                Disposition::Deny(reason) if rules_changed => {
-                    self.decide(call, Choice::Deny { reason });
-                    continue;
-                }
-                // The mode changed since the calls were classified; a human was promised.
-                Disposition::Run | Disposition::Deny(_) => None,
-            };
+            }
             if self.execution.is_some() {
                 let reason = String::from("Tool requires approval (headless mode)");
-                self.decide(call, Choice::Deny { reason });
+                self.decide_call(call, Choice::Deny { reason });
                 continue;
             }
             self.human_decided = true;
@@ -203,8 +214,7 @@ impl Turn {
             if answered.rules_changed {
                 rules_changed = true;
                 if let Some(suggestion) = answered.saved_for_session {
-                    self.session_rules
-                        .add(crate::permissions::RuleList::Allow, &suggestion);
+                    self.session_rules.add(RuleList::Allow, &suggestion);
                 }
             }
             let decision = match answered.answer {
@@ -223,7 +233,7 @@ impl Turn {
                     Choice::Deny { reason: message }
                 }
             };
-            self.decide(call, decision);
+            self.decide_call(call, decision);
         }
         Ok(())
     }
@@ -232,7 +242,7 @@ impl Turn {
         &self,
         call: &PendingCall,
         args: &Map<String, Value>,
-        savable: Option<crate::permissions::Suggestion>,
+        savable: Option<Suggestion>,
     ) -> Result<crate::conversation::asks::Answered, End> {
         let question = Question {
             tool_call_id: call.id.clone(),
@@ -338,6 +348,7 @@ impl Turn {
         }
         drop(progress_in);
         let before = self.context.cwd.get();
+        let mode_before = self.services.remote.mode_of(&self.scope).mode;
         let tools = Arc::clone(&self.tools);
         let started = tokio::time::Instant::now();
         let mut outcomes = {
@@ -354,6 +365,11 @@ impl Turn {
         let after = self.context.cwd.get();
         if after != before {
             self.port.tell(Report::CwdChanged(after)).await;
+        }
+        let mode = self.services.remote.mode_of(&self.scope).mode;
+        let switches = |call: &ToolCall| matches!(&*call.name, "EnterPlanMode" | "ExitPlanMode");
+        if mode != mode_before && calls.iter().any(switches) {
+            self.port.tell(Report::ModeSwitched(mode)).await;
         }
         for (call, outcome) in calls.iter().zip(&outcomes) {
             self.services
@@ -430,7 +446,7 @@ impl Turn {
 enum Look {
     Allow(Map<String, Value>),
     Deny(String),
-    Ask(Map<String, Value>),
+    Ask(Map<String, Value>, Option<Suggestion>),
 }
 
 /// The arguments as shown: the model's own text, unless a human changed them.
