@@ -8,6 +8,8 @@
 )]
 
 mod cron;
+mod detach;
+mod doctor;
 pub mod healthcheck;
 mod help;
 pub mod init;
@@ -15,6 +17,7 @@ mod login;
 pub mod notify;
 pub mod permissions;
 mod server;
+mod stop;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -43,6 +46,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match command.as_ref().and_then(|word| word.to_str()) {
         Some("server" | "remote") => server::main(rest),
         Some("cron") => cron::run(rest),
+        Some("stop") => stop::run(&rest),
+        Some("doctor") => doctor::main(&rest),
         Some("login") => login::log_in(),
         Some("logout") => login::log_out(),
         Some("permissions") => permissions::run(pico_args::Arguments::from_vec(rest)),

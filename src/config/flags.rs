@@ -48,6 +48,11 @@ pub const FLAGS: &[Flag] = &[
         meaning: "Directory with the skills that this machine offers to agents.",
     },
     Flag {
+        name: "--detach",
+        value: None,
+        meaning: "Start in the background and return once the server is up; letta stop ends it.",
+    },
+    Flag {
         name: "--debug",
         value: None,
         meaning: "Plain output with timestamps and every frame, for finding faults.",
@@ -85,6 +90,8 @@ pub struct ServerFlags {
     pub permission_mode: Option<PermissionMode>,
     /// `--skills`.
     pub skills: Option<PathBuf>,
+    /// `--detach`.
+    pub detach: bool,
     /// `--debug`.
     pub debug: bool,
 }
@@ -181,6 +188,7 @@ pub fn parse_server(args: impl IntoIterator<Item = OsString>) -> Result<ServerCo
             "--skills" => {
                 flags.skills = Some(PathBuf::from(value)).filter(|dir| !dir.as_os_str().is_empty())
             }
+            "--detach" => flags.detach = true,
             _ => flags.debug = true,
         }
     }
@@ -291,6 +299,7 @@ mod tests {
     fn every_flag_is_read() {
         let line = [
             "--debug",
+            "--detach",
             "--skills",
             "/s",
             "--permission-mode",
@@ -299,7 +308,7 @@ mod tests {
             "cloud",
         ];
         let flags = run(&line);
-        assert!(flags.debug);
+        assert!(flags.debug && flags.detach);
         assert_eq!(flags.skills, Some(PathBuf::from("/s")));
         assert_eq!(flags.permission_mode, Some(PermissionMode::Unrestricted));
     }

@@ -62,7 +62,7 @@ pub struct Config {
     pub listener_device_id: Option<String>,
     /// `LETTA_RUNTIME_ENVIRONMENT_DEVICE_ID`.
     pub runtime_device_id: Option<String>,
-    /// `HOME`, absolute.
+    /// `RAILWAY_VOLUME_MOUNT_PATH`, else `HOME`; absolute.
     pub home: Option<PathBuf>,
     /// `LETTA_HOME`.
     pub letta_home: Option<PathBuf>,
@@ -278,7 +278,11 @@ impl Config {
                 .filter(|id| is_identity(id)),
             listener_device_id: env.device_id("LETTA_LISTENER_DEVICE_ID"),
             runtime_device_id: env.text("LETTA_RUNTIME_ENVIRONMENT_DEVICE_ID"),
-            home: env.path("HOME").filter(|home| home.is_absolute()),
+            home: {
+                let (volume, home) = (env.path("RAILWAY_VOLUME_MOUNT_PATH"), env.path("HOME"));
+                let absolute = |path: &PathBuf| path.is_absolute();
+                volume.filter(absolute).or(home.filter(absolute))
+            },
             letta_home: env.path("LETTA_HOME"),
             xdg_config_home: env.path("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute()),
             user_cwd: env.path("USER_CWD"),

@@ -14,13 +14,14 @@ use super::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
 use crate::api::token::StaticToken;
 use crate::api::{BaseUrl, Client, ClientSettings, Net, NetSettings};
 use crate::events::{EventSink, Injected, Outbound, Recipient};
+use crate::hooks::Hooks;
 use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::PermissionMode;
+use crate::skills::Skills;
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::{Home, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::Metrics;
-use crate::tools::overflow::Truncation;
 use crate::tools::{Toolbox, command_tools, file_tools};
 
 /// The services, and the ends at which others would listen.
@@ -59,19 +60,29 @@ impl Trial {
             process_cwd: Some(PathBuf::from(cwd)),
         };
         let tools = command_tools().into_iter();
-        let tools = tools.chain(file_tools(Truncation::default()));
+        let tools = tools.chain(file_tools(Skills::new(home.clone(), None)));
         let net = Net::new(&NetSettings::default())?;
         let api = ClientSettings::new(BaseUrl::parse(server)?);
         let variables = std::env::vars_os().collect();
         let base = BaseEnvironment::new(variables, Path::new("/opt/letta"), None, None);
+        let api = Client::new(net, Arc::new(StaticToken::default()), &api)?;
+        let files = SettingsFiles::new(home.clone());
+        let processes = Processes::new(base);
+        let hooks = Hooks::new(
+            files.clone(),
+            processes.clone(),
+            api.clone(),
+            home.letta.clone(),
+        );
         let services = Services {
-            api: ApiHandle(Client::new(net, Arc::new(StaticToken::default()), &api)?),
+            api: ApiHandle(api),
+            hooks,
             remote: RemoteSettings::open(&home, defaults).await,
             settings: UserSettings::load(&home),
-            settings_files: SettingsFiles::new(home.clone()),
+            settings_files: files,
             interrupted: InterruptedTurns::start(InterruptedStore::new(&home, server)).0,
             toolbox: Toolbox::new(tools),
-            background: Processes::new(base),
+            background: processes,
             metrics: Meter(Metrics::new("0", [])),
             events,
             inject,

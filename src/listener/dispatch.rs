@@ -178,6 +178,20 @@ impl Listener {
             .reply(from, &reply::malformed(response, &id, runtime, &error));
     }
 
+    /// What works here depends on the machine: a sandbox needs a bubblewrap that runs.
+    fn on_app_server_info(&mut self, from: &ConnectionId, request_id: Option<String>) {
+        let Some(id) = request_id else { return };
+        let processes = self.services.background.clone();
+        let from = from.clone();
+        self.jobs.spawn(async move {
+            let capabilities = Capabilities {
+                runtime_workspace_sandbox: processes.sandbox().await.is_ok(),
+                ..CAPABILITIES
+            };
+            Job::Reply(from, reply::app_server_info(&id, capabilities))
+        });
+    }
+
     /// `monitor_stop` (04 §6.6): the agent hears that the user stopped it.
     fn on_monitor_stop(
         &mut self,
@@ -205,20 +219,6 @@ impl Listener {
         }
         let frame = reply::reply("monitor_stop_response", &id, outcome.is_ok(), more);
         self.router.reply(from, &frame);
-    }
-
-    /// What works here depends on the machine: a sandbox needs a bubblewrap that runs.
-    fn on_app_server_info(&mut self, from: &ConnectionId, request_id: Option<String>) {
-        let Some(id) = request_id else { return };
-        let processes = self.services.background.clone();
-        let from = from.clone();
-        self.jobs.spawn(async move {
-            let capabilities = Capabilities {
-                runtime_workspace_sandbox: processes.sandbox().await.is_ok(),
-                ..CAPABILITIES
-            };
-            Job::Reply(from, reply::app_server_info(&id, capabilities))
-        });
     }
 
     fn on_runtime_start(

@@ -13,6 +13,7 @@ pub mod interrupted;
 pub mod json_file;
 mod link_lock;
 pub mod os_lock;
+pub mod pid_file;
 pub(crate) mod process_age;
 pub mod process_identity;
 pub mod remote_settings;

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use serde_json::Value;
 
 use super::tests::{Bench, args, text_of};
@@ -101,14 +103,20 @@ async fn run(table: &Path, case: &Value) {
 
 #[tokio::test]
 async fn every_tool_does_what_its_table_says() {
+    let mut failed = Vec::new();
     for table in tables() {
         let cases: Value = serde_json::from_str(&fs::read_to_string(&table).unwrap()).unwrap();
         let cases = cases.as_array().unwrap();
         assert!(!cases.is_empty());
         for case in cases {
-            run(&table, case).await;
+            // All that are wrong are worth knowing at once.
+            let run = AssertUnwindSafe(run(&table, case)).catch_unwind();
+            if run.await.is_err() {
+                failed.push(format!("{}: {}", table.display(), case["args"]));
+            }
         }
     }
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
 #[test]

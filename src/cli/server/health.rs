@@ -131,17 +131,23 @@ impl Health {
         mut last_error: watch::Receiver<Option<String>>,
         notifier: Notifier,
     ) {
-        let mut announced = false;
+        let (mut ready, mut announced) = (false, false);
         let mut before = relay.borrow_and_update().clone();
         loop {
             tokio::select! {
                 Ok(()) = relay.changed() => {
                     let status = relay.borrow_and_update().clone();
                     self.on_relay(&before, &status);
-                    if matches!(status.state, RelayState::Connected { .. }) && !announced {
+                    let connected = matches!(status.state, RelayState::Connected { .. });
+                    if connected && !announced {
                         announced = true;
-                        notifier.ready("connected");
                         println!("Connected. Awaiting instructions.");
+                    }
+                    // A service that waits for a person or for the network has started too.
+                    let waits = status.state == RelayState::LoginRequired || status.attempt > 0;
+                    if !ready && (connected || waits) {
+                        ready = true;
+                        notifier.ready(status.state.name());
                     } else if status.state.name() != before.state.name() {
                         notifier.status(status.state.name());
                     }

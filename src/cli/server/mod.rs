@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::start::Foundation;
-use super::{help, notify::Notifier, usage};
+use super::detach::{self, Detached};
+use super::{help, init, notify::Notifier, usage};
 use crate::config::{CronScope, FrameLog, ServerCommand, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
@@ -32,6 +33,7 @@ use crate::protocol::PermissionMode;
 use crate::skills::Skills;
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
+use crate::state::pid_file::PidFile;
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::settings_files::default_permission_mode;
 use crate::telemetry::metrics::Metrics;
@@ -50,7 +52,7 @@ const THREADS: usize = 2;
 
 /// Runs the command; `args` without `server`.
 pub(super) fn main(args: Vec<OsString>) -> ExitCode {
-    let flags = match parse_server(args) {
+    let flags = match parse_server(args.iter().cloned()) {
         Ok(ServerCommand::Help) => {
             print!("{}", help::SERVER);
             return ExitCode::SUCCESS;
@@ -58,6 +60,10 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
         Ok(ServerCommand::Run(flags)) => flags,
         Err(error) => return usage(&error.to_string(), help::SERVER),
     };
+    if flags.detach {
+        return detach::start(&args, &flags);
+    }
+    let detached = Detached::adopt();
     let foundation = match Foundation::lay(&flags) {
         Ok(foundation) => foundation,
         Err(error) => {
@@ -79,7 +85,7 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(78);
         }
     };
-    let code = match runtime.block_on(serve(foundation)) {
+    let code = match runtime.block_on(serve(foundation, detached)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("Error: {error:#}");
@@ -91,7 +97,7 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn serve(foundation: Foundation) -> Result<u8> {
+async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8> {
     let Foundation {
         config,
         home,
@@ -172,6 +178,11 @@ async fn serve(foundation: Foundation) -> Result<u8> {
             }
         }
     };
+
+    let pid_file = PidFile::claim(home, &instance, &name).unwrap_or_else(|error| {
+        eprintln!("Warning: `letta stop` will not find this server: {error}");
+        None
+    });
 
     let remote = RemoteSettings::open(
         home,
@@ -276,6 +287,9 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         &mode.value,
         &health,
     );
+    if let Some(detached) = detached {
+        detached.up();
+    }
     health.follow(
         relay.status(),
         services.load.total(),
@@ -301,7 +315,7 @@ async fn serve(foundation: Foundation) -> Result<u8> {
         scheduler_stop.clone(),
     ));
 
-    let reload = settings_reload(&foundation);
+    let reload = settings_reload(&foundation, &notifier);
     let signalled = tokio::select! {
         ended = &mut relay => Err(ended),
         () = until_signal(&reload) => Ok(()),
@@ -350,6 +364,7 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     {
         eprintln!("Warning: the instance lock could not be removed: {error}");
     }
+    drop(pid_file);
     log.line("Disconnected.");
     health.stop().await;
     stop.cancel();
@@ -358,6 +373,15 @@ async fn serve(foundation: Foundation) -> Result<u8> {
     log.flush(Duration::from_secs(1));
     Ok(code)
 }
+
+/// Variables that say something about this process alone.
+const OF_THIS_PROCESS: [&str; 5] = [
+    init::MARKER,
+    detach::MARKER,
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
 
 /// Names of tools that get a label of their own in the metrics.
 const TOOL_NAMES: [&str; 16] = [
@@ -441,9 +465,12 @@ fn processes(foundation: &Foundation, device_id: &str) -> Processes {
         }
     };
     let hidden = foundation.config.hidden_from_children();
-    let variables = std::env::vars_os()
-        .filter(|(name, _)| !hidden.iter().any(|hidden| name == hidden))
+    let hidden = hidden.iter().chain(&OF_THIS_PROCESS);
+    let mut variables: std::collections::BTreeMap<_, _> = std::env::vars_os()
+        .filter(|(name, _)| !hidden.clone().any(|hidden| name == hidden))
         .collect();
+    // Where a platform's volume takes the place of HOME, and where a service has none.
+    variables.insert("HOME".into(), foundation.home.user.clone().into());
     Processes::new(BaseEnvironment::new(
         variables,
         &binary,
@@ -484,11 +511,14 @@ async fn until_signal(reload: &(dyn Fn() + Sync)) {
 }
 
 /// Reads the user settings again; rules and hooks are read with every call anyway.
-fn settings_reload(foundation: &Foundation) -> impl Fn() + Sync + use<> {
+fn settings_reload(foundation: &Foundation, notifier: &Notifier) -> impl Fn() + Sync + use<> {
     let settings = foundation.settings.clone();
+    let notifier = notifier.clone();
     move || {
+        notifier.reloading();
         settings.reload();
         tracing::info!("Settings were read again.");
+        notifier.reloaded();
     }
 }
 

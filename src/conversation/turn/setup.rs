@@ -193,15 +193,6 @@ impl Turn {
     }
 }
 
-/// Whether the agent's memory is in git on this machine; its tools work on nothing else.
-async fn has_memory(services: &Services, scope: &Scope) -> bool {
-    let Some(agent) = scope.agent_id.as_deref() else {
-        return false;
-    };
-    let repository = services.home.agent_memory(agent).join(".git");
-    tokio::fs::try_exists(repository).await.unwrap_or(false)
-}
-
 /// The owner of the turn's children. In a workspace they run confined or not at all.
 async fn confined(services: &Services, workspace: Option<&Workspace>) -> Result<Processes, End> {
     let Some(Workspace {
@@ -219,6 +210,15 @@ async fn confined(services: &Services, workspace: Option<&Workspace>) -> Result<
             "workspace sandbox requires a kernel sandbox backend ({reason})"
         )))
     })
+}
+
+/// Whether the agent's memory is in git on this machine; its tools work on nothing else.
+async fn has_memory(services: &Services, scope: &Scope) -> bool {
+    let Some(agent) = scope.agent_id.as_deref() else {
+        return false;
+    };
+    let repository = services.home.agent_memory(agent).join(".git");
+    tokio::fs::try_exists(repository).await.unwrap_or(false)
 }
 
 fn session_wanted(services: &Services) -> bool {
