@@ -155,6 +155,7 @@ impl Turn {
                 api_key: None,
                 base_url: Some(services.api.base_url().as_str().into()),
             },
+            closed: Arc::default(),
             skill_sources: crate::tools::skill::all_sources(),
             secrets: secrets.clone(),
         };

@@ -17,6 +17,7 @@ use crate::conversation::echo::user_row;
 use crate::conversation::interrupt::{DENIED_BY_INTERRUPT, denied_call, interrupted_call};
 use crate::permissions::classify::{self, Disposition};
 use crate::permissions::{RuleList, Suggestion};
+use crate::protocol::PermissionMode;
 use crate::protocol::command::ApprovalAnswer;
 use crate::protocol::event::{Lifecycle, LoopStatus};
 use crate::tools::image::OnFailure;
@@ -320,6 +321,13 @@ impl Turn {
     /// Runs the approved calls; the items of all calls, in decision order.
     async fn run_calls(&mut self, decided: &[Decided]) -> (Vec<Value>, Vec<String>) {
         self.context.secrets = self.services.agents.secrets(&self.api, &self.scope).await;
+        let mode = self.services.remote.mode_of(&self.scope).mode;
+        self.context.closed = if mode == PermissionMode::Unrestricted {
+            Arc::default()
+        } else {
+            let files = self.services.credential_files.iter();
+            files.map(std::path::PathBuf::from).collect()
+        };
         let (progress_in, progress) = mpsc::unbounded_channel();
         let mut calls = Vec::new();
         for Decided { call, decision } in decided {

@@ -7,7 +7,7 @@
 //! time, so that parallel reads do not add up their memory.
 
 mod content;
-mod fit;
+pub mod fit;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
