@@ -54,6 +54,47 @@ fn main() {
         ("64 KiB: git", format!("git log {}", repeated("a "))),
         ("64 KiB: here-documents", repeated("cat <<E\n")),
         ("64 KiB: backslashes", repeated("\\")),
+        ("64 KiB: assignments", repeated("a=1;")),
+        ("64 KiB: quoted assignments", repeated("a='x' y;")),
+        ("64 KiB: hidden pieces", repeated("a='x' y rm;")),
+        (
+            "64 KiB: hidden words",
+            format!("{}'a; rm'", repeated("sudo ")),
+        ),
+        ("64 KiB: near misses", repeated("a rm;")),
+        ("64 KiB: preparing", repeated("cd;")),
+        ("64 KiB: permitted", repeated("make a;")),
+        (
+            "64 KiB: permitted words",
+            format!("make {}", repeated("'a' ")),
+        ),
+        ("64 KiB: flags", repeated("x-f ")),
+        ("64 KiB: real flags", repeated("'a -f' ")),
+        (
+            "64 KiB: ands and blanks",
+            format!(
+                "{}{}",
+                repeated("a&&").split_at(SIZE / 2).0,
+                repeated(" ").split_at(SIZE / 2).0
+            ),
+        ),
+        ("64 KiB: redirects", repeated("a>&1 ")),
+        ("64 KiB: paths", repeated("/a ")),
+        ("64 KiB: skill paths", repeated("/a/scripts/b ")),
+        (
+            "64 KiB: memory",
+            format!(
+                "cd /home/you/.letta/agents/agent-1/memory && cat <<'E' > a\n{}\nE",
+                repeated("x\n")
+            ),
+        ),
+        (
+            "64 KiB: settings",
+            format!(".letta/settings.json {}", repeated("echo a;")),
+        ),
+        ("64 KiB: parentheses", repeated("(a)")),
+        ("64 KiB: exec", repeated("find -exec a ")),
+        ("64 KiB: letters", repeated("é ")),
     ];
     // `cargo bench --bench decide -- WORD` runs those whose name holds the word.
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));

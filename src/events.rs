@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::protocol::{ConnectionId, Scope};
 
@@ -22,7 +22,7 @@ pub enum Audience {
 }
 
 /// One frame on its way out, already JSON, without its envelope.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Outbound {
     /// An event: gets an envelope (`runtime`, `event_seq`, …) when written (02 §4.1).
     Event {
@@ -40,7 +40,18 @@ pub enum Outbound {
         /// The connection that sent the command.
         to: ConnectionId,
         /// The whole frame as JSON text.
-        body: Arc<str>,
+        body: String,
+    },
+    /// A reply or push whose sender waits: `permit` returns when a socket has
+    /// taken the frame or nobody will. What a sender may have under way is
+    /// bounded by its permits, not by the outbox.
+    Paced {
+        /// The connection that it is for.
+        to: ConnectionId,
+        /// The whole frame as JSON text.
+        body: String,
+        /// The sender's right to have this frame under way.
+        permit: OwnedSemaphorePermit,
     },
 }
 
@@ -111,12 +122,46 @@ pub enum Injected {
     CronPrompt {
         /// The prompt.
         text: String,
+        /// Learns whether the prompt waits.
+        receipt: Receipt,
     },
     /// What runs in the background changed: device status must be sent again.
     BackgroundChanged,
     /// The boot directory changed (02 §5.12).
     BootDirectoryChanged,
+    /// A branch was made or checked out (06 §4.2).
+    GitChanged,
 }
+
+/// Tells a producer what became of its work.
+#[derive(Clone, Debug)]
+pub struct Receipt(mpsc::UnboundedSender<Option<String>>);
+
+impl Receipt {
+    /// A receipt, and its answer: the id of the queued item, or `None` in it when
+    /// the queue is full. The answer is `None` when the work never arrived.
+    pub fn channel() -> (
+        Self,
+        impl Future<Output = Option<Option<String>>> + Send + 'static,
+    ) {
+        let (tx, mut rx) = mpsc::unbounded_channel();
+        (Self(tx), async move { rx.recv().await })
+    }
+
+    /// Answers, once.
+    pub fn answer(&self, item_id: Option<String>) {
+        // The producer may have stopped waiting.
+        let _ = self.0.send(item_id);
+    }
+}
+
+impl PartialEq for Receipt {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
+    }
+}
+
+impl Eq for Receipt {}
 
 /// Whom injected work is for.
 #[derive(Clone, Debug, PartialEq, Eq)]

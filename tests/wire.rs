@@ -12,6 +12,8 @@
 
 #[path = "wire/approvals.rs"]
 mod approvals;
+#[path = "wire/device.rs"]
+mod device;
 #[path = "wire/direct_clients.rs"]
 mod direct_clients;
 #[path = "wire/direct_door.rs"]
@@ -26,7 +28,13 @@ mod direct_tools;
 mod failures;
 #[path = "wire/harness.rs"]
 mod harness;
+#[path = "wire/hooks.rs"]
+mod hooks;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
+#[path = "wire/modes.rs"]
+mod modes;
 #[path = "wire/turns.rs"]
 mod turns;
+#[path = "wire/workspaces.rs"]
+mod workspaces;

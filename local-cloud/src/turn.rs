@@ -57,6 +57,8 @@ impl Scope {
 pub enum Decision {
     /// Let it run as it is.
     Allow,
+    /// Let it run, and take the offered suggestion.
+    AllowAndSave,
     /// Let it run with these arguments.
     AllowEdited(Value),
     /// Do not let it run; the reason goes to the model.
@@ -69,6 +71,9 @@ impl Decision {
     fn body(self) -> Option<Value> {
         Some(match self {
             Decision::Allow => json!({"behavior": "allow"}),
+            Decision::AllowAndSave => {
+                json!({"behavior": "allow", "selected_permission_suggestion_ids": ["save-default", "other"]})
+            }
             Decision::AllowEdited(input) => json!({"behavior": "allow", "updated_input": input}),
             Decision::Deny(reason) => json!({"behavior": "deny", "message": reason}),
             Decision::Ignore => return None,

@@ -38,6 +38,12 @@ impl Client {
             .await
     }
 
+    /// Lets the agent's model answer one prompt outside any conversation (05 §15.5).
+    pub async fn generate(&self, id: &str, body: &Value) -> Result<Value, ApiError> {
+        let call = self.call(Method::POST, agent(id).then("/generate"));
+        call.retries(0).json(body).value().await
+    }
+
     /// Makes an agent.
     pub async fn create_agent(&self, body: &Value) -> Result<Value, ApiError> {
         let call = self.call(Method::POST, Path::at("/v1/agents/"));

@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod response_state;
 pub mod retry;
 pub mod runs;
+mod schedules;
 pub mod sse;
 pub mod stream;
 pub mod tls;

@@ -122,5 +122,10 @@ fn client_with(settings: &ClientSettings) -> Client {
 }
 
 fn client(server: &Server) -> Client {
-    client_with(&settings(&server.url))
+    client_of(&server.url)
+}
+
+/// A client of the server at `url`.
+pub(crate) fn client_of(url: &str) -> Client {
+    client_with(&settings(url))
 }

@@ -7,6 +7,7 @@ Usage: letta <command> [options]
 
 Commands:
   server        Connect this machine to Letta and run agents' tools here
+  cron          Schedule prompts: once, or again and again
   login         Sign in to Letta Cloud and save the login
   logout        Sign out and forget the saved login
   permissions   Say what the permission rules would do with a tool call
@@ -71,4 +72,35 @@ Usage: letta healthcheck [--ready]
 
 Without --ready: 0 while the process works, connected or not.
 With --ready:    0 only while it is connected.
+";
+
+pub(super) const CRON: &str = "\
+Schedule prompts for an agent: once, or again and again.
+
+Usage:
+  letta cron add --name NAME --description TEXT --prompt TEXT
+                 --every 5m | --at \"3:00pm\" | --cron \"0 9 * * 1-5\" [options]
+  letta cron list [--agent ID] [--conversation ID] [--runner local|cloud]
+  letta cron get <id|name>
+  letta cron runs --id ID [--limit N] [--run-id ID]
+  letta cron delete <id|name>          (remove is the same)
+  letta cron delete --all [--agent ID]
+
+Options of add:
+  --every INTERVAL         30s, 5m, 2 hours, 1d; rounded to what divides evenly
+  --at TIME                Once: \"3:00pm\", \"in 45m\", \"in 2h\"
+  --cron EXPRESSION        minute hour day-of-month month day-of-week
+  --agent ID               The agent (LETTA_AGENT_ID)
+  --conversation ID        new (the default): a conversation for each fire;
+                           self: the one that runs this command; default; or an id
+  --expires DURATION       End of a recurring task: 12h, 7d or never (3d)
+  --cloud                  Let the cloud fire it (also --runner cloud)
+  --computer DEVICE_ID     The cloud fires it on that computer
+
+Options of all:
+  --runner local|cloud     Only tasks of this computer, or only those of the cloud
+  --json                   JSON on a terminal, too; elsewhere it is always JSON
+
+Tasks of this computer fire while `letta server` runs here. docs/scheduling.md
+says more. Exit codes: 0 done, 1 failed, 64 usage.
 ";

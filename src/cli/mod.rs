@@ -7,6 +7,7 @@
     reason = "this is where people are spoken to"
 )]
 
+mod cron;
 pub mod healthcheck;
 mod help;
 pub mod init;
@@ -45,6 +46,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             eprintln!("Warning: `letta app-server` is now `letta server --listen`.");
             server::main(listening(rest))
         }
+        Some("cron") => cron::run(rest),
         Some("login") => login::log_in(),
         Some("logout") => login::log_out(),
         Some("permissions") => permissions::run(pico_args::Arguments::from_vec(rest)),

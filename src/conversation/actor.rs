@@ -28,7 +28,7 @@ use super::reminders::Reminders;
 use super::replay::Prepared as ReplayPrepared;
 use super::services::Services;
 use super::turn::{Outcome, Report, Toolset};
-use crate::permissions::SessionRules;
+use crate::permissions::{SessionRules, Workspace};
 use crate::protocol::command::ExecutionSettings;
 use crate::protocol::event::GitContext;
 use crate::protocol::{ConnectionId, Scope};
@@ -62,8 +62,13 @@ pub(crate) enum Done {
     CancelSettled(Lease),
     /// A replay has what it needs.
     Replay(Box<ReplayPrepared>),
-    /// Git facts were refreshed, nothing else to do.
-    Git,
+    /// What is known of a directory's repository.
+    Git {
+        cwd: PathBuf,
+        context: Option<GitContext>,
+        /// Whether clients are told even when nothing changed.
+        tell: bool,
+    },
     /// An interrupted turn was looked up.
     Record(Box<RecordOutcome>),
     /// Time to look at deferred records again.
@@ -101,6 +106,8 @@ pub(crate) struct Conversation {
     pub(crate) reminders: Reminders,
     pub(crate) session_rules: SessionRules,
     pub(crate) execution: Option<ExecutionSettings>,
+    /// What its tools may not leave; lives as long as this actor.
+    pub(crate) workspace: Option<Workspace>,
     pub(crate) subscribers: Vec<ConnectionId>,
     pub(crate) toolset: Option<Toolset>,
     pub(crate) turn: Option<RunningTurn>,
@@ -136,6 +143,7 @@ impl Conversation {
             reminders: remnant.reminders,
             session_rules: remnant.session_rules,
             execution: None,
+            workspace: None,
             subscribers,
             toolset: None,
             turn: None,
@@ -239,7 +247,8 @@ impl Conversation {
             Ok(Done::Replay(prepared)) => self.replay(*prepared),
             Ok(Done::Record(outcome)) => self.on_record(*outcome),
             Ok(Done::RecordTimer) => self.retry_records(),
-            Ok(Done::Git | Done::Nothing) => {}
+            Ok(Done::Git { cwd, context, tell }) => self.on_git(cwd, context, tell),
+            Ok(Done::Nothing) => {}
             // Jobs catch their own panics; what is left is an abort at shutdown.
             Err(error) => tracing::error!(%error, "A job of a conversation ended early."),
         }
@@ -280,6 +289,7 @@ impl Conversation {
             && self.recoveries.is_empty()
             && self.jobs.is_empty()
             && self.execution.is_none()
+            && self.workspace.is_none()
     }
 
     /// Whether a reconnecting client is told of this conversation (02 §11.1).

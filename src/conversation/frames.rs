@@ -84,7 +84,7 @@ impl Frames {
     pub(crate) fn reply(&self, to: &ConnectionId, frame: &Value) {
         self.sink.send(Outbound::Reply {
             to: to.clone(),
-            body: frame.to_string().into(),
+            body: frame.to_string(),
         });
     }
 }
@@ -103,6 +103,7 @@ fn kind_of(event: &Event<'_>) -> EventKind {
         | Event::ApprovalReceived(_)
         | Event::ToolExecutionStarted(_)
         | Event::ToolExecutionFinished(_)
+        | Event::MemoryUpdated { .. }
         | Event::FileOps { .. } => EventKind::Control,
     }
 }

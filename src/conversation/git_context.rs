@@ -1,7 +1,8 @@
 //! Branch and recent branches of a working directory (spec 06 §4.3, 02 §6.1).
 //!
 //! Invariant: nobody waits for git longer than [`DEADLINE`]; a repository on a
-//! dead mount costs that once per directory and time to live.
+//! dead mount costs that once per directory and time to live. What is known is
+//! also too old once HEAD names something else.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,47 +13,80 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::protocol::event::GitContext;
+use crate::state::atomic::read_bounded;
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(15);
 const ENTRIES: usize = 64;
 const RECENT: usize = 10;
 const DEADLINE: Duration = Duration::from_secs(2);
 
-type Entry = (Instant, Option<GitContext>);
+/// A HEAD file holds one line; more is no HEAD file.
+const HEAD_BYTES: u64 = 4096;
+
+#[derive(Clone, Debug)]
+struct Entry {
+    read_at: Instant,
+    /// What HEAD held.
+    head: Option<String>,
+    context: Option<GitContext>,
+}
 
 /// The cache. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct GitContexts(Arc<Mutex<HashMap<PathBuf, Entry>>>);
 
 impl GitContexts {
-    /// What is known of `cwd`, however old; the outer `None` when nothing is.
+    /// What is known of `cwd`, perhaps too old; the outer `None` when nothing is.
     pub(crate) fn cached(&self, cwd: &Path) -> Option<Option<GitContext>> {
+        self.entry(cwd).map(|entry| entry.context)
+    }
+
+    fn entry(&self, cwd: &Path) -> Option<Entry> {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries
-            .get(cwd)
-            .filter(|(at, _)| at.elapsed() < TIME_TO_LIVE)
-            .map(|(_, context)| context.clone())
+        entries.get(cwd).cloned()
     }
 
     /// The context of `cwd`, read anew when what is known is too old.
     pub(crate) async fn load(&self, cwd: &Path) -> Option<GitContext> {
-        if let Some(known) = self.cached(cwd) {
-            return known;
-        }
-        let context = timeout(DEADLINE, read(cwd)).await.ok().flatten();
+        let known = self
+            .entry(cwd)
+            .filter(|entry| entry.read_at.elapsed() < TIME_TO_LIVE);
+        let work = async {
+            let head = head(cwd).await;
+            match known {
+                Some(known) if known.head == head => known,
+                _ => Entry {
+                    read_at: Instant::now(),
+                    context: match &head {
+                        Some(_) => read(cwd).await,
+                        None => None,
+                    },
+                    head,
+                },
+            }
+        };
+        let entry = timeout(DEADLINE, work).await.unwrap_or_else(|_| Entry {
+            read_at: Instant::now(),
+            head: None,
+            context: None,
+        });
+        let context = entry.context.clone();
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= ENTRIES {
+        if entries.len() >= ENTRIES && !entries.contains_key(cwd) {
             entries.clear();
         }
-        entries.insert(cwd.to_path_buf(), (Instant::now(), context.clone()));
+        entries.insert(cwd.to_path_buf(), entry);
         context
+    }
+
+    /// Makes the next [`Self::load`] of every directory read anew.
+    pub(crate) fn forget(&self) {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.clear();
     }
 }
 
 async fn read(cwd: &Path) -> Option<GitContext> {
-    if !in_repository(cwd).await {
-        return None;
-    }
     let branch = git(cwd, &["branch", "--show-current"]).await?;
     let branch = Some(branch.trim().to_owned()).filter(|branch| !branch.is_empty());
     let format = "--format=%(refname:short)";
@@ -73,17 +107,29 @@ async fn read(cwd: &Path) -> Option<GitContext> {
     })
 }
 
-/// Looks for a `.git` upward, which costs nothing beside starting git.
-async fn in_repository(cwd: &Path) -> bool {
-    for directory in cwd.ancestors() {
-        if tokio::fs::try_exists(directory.join(".git"))
-            .await
-            .unwrap_or(false)
-        {
-            return true;
-        }
-    }
-    false
+/// What HEAD of the repository around `cwd` holds, found without starting git;
+/// `None` when there is no repository.
+async fn head(cwd: &Path) -> Option<String> {
+    let cwd = cwd.to_path_buf();
+    let found = tokio::task::spawn_blocking(move || {
+        let dot_git = cwd
+            .ancestors()
+            .map(|directory| directory.join(".git"))
+            .find(|path| path.exists())?;
+        // In a worktree `.git` is a file that names the directory.
+        let directory = match read_bounded(&dot_git, HEAD_BYTES) {
+            Ok(text) => {
+                let text = String::from_utf8(text).unwrap_or_default();
+                let named = text.trim().strip_prefix("gitdir: ").unwrap_or_default();
+                dot_git.with_file_name("").join(named)
+            }
+            Err(_) => dot_git,
+        };
+        // A HEAD that cannot be read is git's to judge.
+        let head = read_bounded(&directory.join("HEAD"), HEAD_BYTES).unwrap_or_default();
+        Some(String::from_utf8_lossy(&head).into_owned())
+    });
+    found.await.ok().flatten()
 }
 
 /// Runs git without any of its prompts or pagers; `None` when it fails.
@@ -136,8 +182,31 @@ mod tests {
         ] {
             assert!(git(dir.path(), args).await.is_some(), "{args:?}");
         }
-        let context = GitContexts::default().load(dir.path()).await.unwrap();
+        let known = GitContexts::default();
+        let context = known.load(dir.path()).await.unwrap();
         assert_eq!(context.branch.as_deref(), Some("main"));
         assert_eq!(context.recent_branches, ["other"]);
+        // A new branch alone is seen when what is known has aged; a new HEAD at once.
+        assert!(
+            git(dir.path(), &["checkout", "-q", "other"])
+                .await
+                .is_some()
+        );
+        let context = known.load(dir.path()).await.unwrap();
+        assert_eq!(context.branch.as_deref(), Some("other"));
+        assert!(
+            git(dir.path(), &["checkout", "-q", "--detach"])
+                .await
+                .is_some()
+        );
+        let worktree = dir.path().join("tree");
+        let add = ["worktree", "add", "-q", "tree", "main"];
+        assert!(git(dir.path(), &add).await.is_some());
+        assert_eq!(known.load(dir.path()).await.unwrap().branch, None);
+        let context = known.load(&worktree).await.unwrap();
+        assert_eq!(context.branch.as_deref(), Some("main"));
+        assert!(git(&worktree, &["checkout", "-q", "other"]).await.is_some());
+        let context = known.load(&worktree).await.unwrap();
+        assert_eq!(context.branch.as_deref(), Some("other"));
     }
 }

@@ -132,6 +132,7 @@ impl Conversation {
 
     /// Work from elsewhere in this process.
     pub(crate) fn on_injected(&mut self, work: Injected) {
+        let mut waiter = None;
         let work = match work {
             Injected::TaskNotification {
                 text,
@@ -140,12 +141,20 @@ impl Conversation {
                 text,
                 acting_user_id,
             },
-            Injected::CronPrompt { text } => Work::CronPrompt { text },
+            Injected::CronPrompt { text, receipt } => {
+                waiter = Some(receipt);
+                Work::CronPrompt { text }
+            }
             Injected::BackgroundChanged => return self.emit_device_status(),
             Injected::BootDirectoryChanged => return self.on_boot_directory_changed(),
+            Injected::GitChanged => return self.refresh_git(true),
         };
-        if self.queue.push(work, None, None, now()) == Enqueued::Refused {
+        let queued = self.queue.push(work, None, None, now()) == Enqueued::Accepted;
+        if !queued {
             tracing::warn!("A full queue refused work of this computer.");
+        }
+        if let Some(waiter) = waiter {
+            waiter.answer(self.queue.newest().filter(|_| queued).map(str::to_owned));
         }
     }
 
@@ -215,7 +224,7 @@ impl Conversation {
                 changed = true;
             }
             Ok(Some(mode)) => {
-                self.change_mode(mode);
+                self.change_mode(mode).await;
                 self.emit_loop_status();
                 self.emit_device_status();
                 changed = true;
@@ -236,22 +245,14 @@ impl Conversation {
     }
 
     /// Enters a mode; plan mode brings its file and remembers the mode before (05 §2.5).
-    pub(crate) fn change_mode(&mut self, mode: PermissionMode) {
-        let now = self.services.remote.mode_of(&self.scope);
-        let entry = match (mode, now.mode) {
-            (PermissionMode::Plan, PermissionMode::Plan) => now,
-            (PermissionMode::Plan, before) => {
-                let name = Uuid::new_v4().simple().to_string();
-                let file = self
-                    .services
-                    .home
-                    .plans()
-                    .join(format!("plan-{}.md", &name[..12]));
-                ModeEntry::plan(before, file)
-            }
-            (mode, _) => ModeEntry::plain(mode),
-        };
-        self.services.remote.set_mode(&self.scope, entry);
+    pub(crate) async fn change_mode(&mut self, mode: PermissionMode) {
+        let remote = &self.services.remote;
+        if mode == PermissionMode::Plan {
+            let plans = self.services.home.plans();
+            remote.enter_plan(&self.scope, &plans).await;
+        } else {
+            remote.set_mode(&self.scope, ModeEntry::plain(mode));
+        }
     }
 
     /// Saves the rule of a suggestion (05 §11): for this conversation, or in the
@@ -290,7 +291,7 @@ impl Conversation {
             // A missing directory is no error: the client sees the old one again.
             Ok(_) | Err(CwdError::Missing(_)) => {
                 self.reminders.directory_changed();
-                self.refresh_git();
+                self.refresh_git(false);
                 self.emit_device_status();
             }
             Err(error) => self.notice(&error.to_string()),
@@ -308,7 +309,7 @@ impl Conversation {
             return;
         }
         self.reminders.directory_changed();
-        self.refresh_git();
+        self.refresh_git(false);
         self.emit_device_status();
     }
 

@@ -98,6 +98,10 @@ pub struct Adopt {
     pub response: Map<String, Value>,
     /// `Some(None)` = the boot directory.
     pub cwd: Option<Option<String>>,
+    /// The workspace that confines it, already checked.
+    pub workspace: Option<crate::permissions::Workspace>,
+    /// Whether some connection worked with the conversation before.
+    pub in_use: bool,
     /// A mode name, already checked.
     pub mode: Option<crate::protocol::PermissionMode>,
     /// Launch options; `None` keeps the current ones.

@@ -25,6 +25,8 @@ mod reminders;
 mod replay;
 pub mod services;
 mod status;
+#[cfg(any(test, fuzzing))]
+pub mod trial;
 mod turn;
 mod turns;
 

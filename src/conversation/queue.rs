@@ -167,6 +167,11 @@ impl Queue {
         Enqueued::Accepted
     }
 
+    /// The id of the item that was accepted last, while it waits.
+    pub(crate) fn newest(&self) -> Option<&str> {
+        self.items.back().map(|item| item.id.as_str())
+    }
+
     fn record(&mut self, item: &Item, disposition: Disposition) {
         let removal = QueueRemoval {
             client_message_id: item.wire_id(),

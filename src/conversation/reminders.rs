@@ -100,6 +100,11 @@ impl Reminders {
         self.mode = None;
     }
 
+    /// The model has heard of this mode from a tool's result.
+    pub(crate) fn mode_told(&mut self, mode: PermissionMode) {
+        self.mode = Some(mode);
+    }
+
     /// These names of secrets were told.
     pub(crate) fn secrets_told(&mut self, names: Vec<String>) {
         self.secrets = SecretsDue::Known(names);
@@ -137,6 +142,11 @@ mod tests {
             (PermissionMode::Plan, Some(PermissionMode::Standard))
         );
         assert!(reminders.take(PermissionMode::Plan).mode.is_none());
+        reminders.mode_told(PermissionMode::Standard);
+        assert!(
+            reminders.take(PermissionMode::Standard).mode.is_none(),
+            "a tool told it"
+        );
     }
 
     #[test]

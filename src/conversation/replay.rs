@@ -1,6 +1,8 @@
 //! Bringing a client up to date: on `sync`, `runtime_start` and when a
 //! connection opens again (spec 02 §10, §11.1).
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use super::actor::{Conversation, Done};
@@ -33,7 +35,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Prepared {
     purpose: Purpose,
     finding: Option<SyncFinding>,
-    git: Option<(std::path::PathBuf, Option<GitContext>)>,
+    git: Option<(PathBuf, Option<GitContext>)>,
 }
 
 impl Conversation {
@@ -65,6 +67,16 @@ impl Conversation {
                     .into(),
             );
         }
+        if adopt.workspace != self.workspace {
+            if adopt.in_use || !(self.life.is_idle() && self.queue.is_empty()) {
+                return refuse(
+                    self,
+                    "runtime_start cannot change the workspace sandbox for an active runtime"
+                        .into(),
+                );
+            }
+            self.workspace.clone_from(&adopt.workspace);
+        }
         if let Some(cwd) = &adopt.cwd {
             let boot = self.services.remote.boot_cwd();
             let current = self.services.remote.cwd_of(&self.scope);
@@ -81,7 +93,7 @@ impl Conversation {
             }
         }
         if let Some(mode) = adopt.mode {
-            self.change_mode(mode);
+            self.change_mode(mode).await;
         }
         let mut response = adopt.response;
         response.insert(
@@ -157,21 +169,33 @@ impl Conversation {
         );
     }
 
-    /// Refreshes the git facts without a replay.
-    pub(crate) fn refresh_git(&mut self) {
+    /// Shows the git facts that are known and looks whether they still hold; a
+    /// device status follows when they do not, and with `tell` in any case.
+    pub(crate) fn refresh_git(&mut self, tell: bool) {
         let cwd = self.shown_cwd();
         if let Some(context) = self.services.git.cached(&cwd) {
-            self.git = Some((cwd, context));
-            return;
+            self.git = Some((cwd.clone(), context));
         }
         let git = self.services.git.clone();
         self.job(
             async move {
-                git.load(&cwd).await;
-                Done::Git
+                let context = git.load(&cwd).await;
+                Done::Git { cwd, context, tell }
             },
             Done::Nothing,
         );
+    }
+
+    /// Git facts came in.
+    pub(crate) fn on_git(&mut self, cwd: PathBuf, context: Option<GitContext>, tell: bool) {
+        if cwd != self.shown_cwd() {
+            return;
+        }
+        let fresh = Some((cwd, context));
+        if tell || self.git != fresh {
+            self.git = fresh;
+            self.emit_device_status();
+        }
     }
 
     /// Sends the replay (02 §10.1 steps 2–6).

@@ -16,6 +16,7 @@ use super::turn::Guards;
 use crate::api::Client;
 use crate::api::response_state::ResponseStates;
 use crate::events::{EventSink, Injected, Recipient};
+use crate::hooks::Hooks;
 use crate::process::Processes;
 use crate::protocol::{ConnectionId, RuntimeKey, Scope};
 use crate::state::interrupted::InterruptedTurns;
@@ -48,6 +49,8 @@ pub struct Services {
     pub settings: UserSettings,
     /// Rules of the settings files.
     pub settings_files: SettingsFiles,
+    /// The user's hooks.
+    pub hooks: Hooks,
     /// Records of turns under way.
     pub interrupted: InterruptedTurns,
     /// All tools of this build.

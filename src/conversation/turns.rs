@@ -2,6 +2,7 @@
 //! (spec 02 §7, §8.3; 03 §9.4).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +20,8 @@ use crate::protocol::event::{
     ApprovalRequested, CanUseTool, CanUseToolTag, ControlRequest, Event, Lifecycle, LoopStatus,
     PermissionSuggestion, ToolExecutionFinished, ToolExecutionStarted, TurnFinished,
 };
+
+use crate::protocol::time::epoch_millis;
 
 /// Reports that may wait for the actor; a turn that is faster waits for it.
 const REPORTS: usize = 64;
@@ -111,6 +114,7 @@ impl Conversation {
             due,
             cwd: cwd.clone(),
             execution: self.execution.clone(),
+            workspace: self.workspace.clone(),
             session_rules: self.session_rules.clone(),
             origin: origin.clone(),
             cancel: cancel.clone(),
@@ -148,6 +152,11 @@ impl Conversation {
             Report::SecretsTold(names) => self.reminders.secrets_told(names),
             Report::Compacted => self.reminders.compacted(),
             Report::Toolset(toolset) => self.toolset = Some(toolset),
+            Report::ModeSwitched(mode) => {
+                self.reminders.mode_told(mode);
+                self.emit_loop_status();
+                self.emit_device_status();
+            }
             Report::CwdChanged(path) => self.on_turn_cwd(&path),
             Report::ToolFinished {
                 delta_id,
@@ -174,6 +183,12 @@ impl Conversation {
                 }
             }
             Report::Row(row) => self.frames.message(row),
+            Report::MemoryChanged(paths) => {
+                self.frames.event(&Event::MemoryUpdated {
+                    affected_paths: &paths,
+                    timestamp: epoch_millis(SystemTime::now()),
+                });
+            }
             Report::FileWritten { path, content } => {
                 self.frames.event(&Event::FileOps {
                     path: &path,
@@ -264,7 +279,7 @@ impl Conversation {
             Done::Nothing,
         );
         self.reminders.directory_changed();
-        self.refresh_git();
+        self.refresh_git(false);
         self.emit_device_status();
     }
 
@@ -388,6 +403,8 @@ impl Conversation {
             );
         }
         self.services.remote.prune_mode(&self.scope);
+        // The turn's commands may have switched branches.
+        self.refresh_git(false);
         self.emit_device_status();
         if self.queue.is_empty() {
             return;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::route::{self, Route};
@@ -40,6 +42,9 @@ pub(super) struct Call {
     pub(super) fields: Fields,
     /// All else of the command; its body is empty now.
     pub(super) request: Request,
+    /// Frames for the asker behind a good answer.
+    after: mpsc::UnboundedSender<Value>,
+    pushes: Option<mpsc::UnboundedReceiver<Value>>,
 }
 
 /// The further fields of a good answer, beside `type`, `request_id` and `success`.
@@ -47,6 +52,13 @@ pub(super) type Answer = Result<Value, Failure>;
 
 /// What a handler of [`route::Handler::Job`] returns.
 pub(super) type Pending = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A whole good answer as JSON text, written by its handler because it may be
+/// too large to be copied; with a permit it is paced (see [`Outbound::Paced`]).
+pub(super) type Written = Result<(String, Option<OwnedSemaphorePermit>), Failure>;
+
+/// What a handler of [`route::Handler::Writer`] returns.
+pub(super) type PendingText = Pin<Box<dyn Future<Output = Written> + Send>>;
 
 /// Why a command failed; its text is the `error` of the answer.
 #[derive(Debug, Error)]
@@ -80,11 +92,14 @@ impl From<ShapeError> for Failure {
 
 impl Call {
     pub(super) fn new(shared: Arc<Shared>, mut request: Request) -> Self {
+        let (after, pushes) = mpsc::unbounded_channel();
         Self {
             shared,
             route: route::find(request.kind),
             fields: Fields::new(std::mem::take(&mut request.body)),
             request,
+            after,
+            pushes: Some(pushes),
         }
     }
 
@@ -93,22 +108,45 @@ impl Call {
     }
 
     /// Runs the command and sends its answer. A command that panics is answered too.
-    pub(super) async fn answered_by(self, job: fn(Self) -> Pending) {
+    pub(super) async fn answered_by(mut self, job: fn(Self) -> Pending) {
         let reply = self.reply();
-        let answer = tokio::spawn(job(self));
-        let mut running = AbortOnDrop(answer);
-        match (&mut running.0).await {
-            Ok(answer) => reply.send(answer),
-            Err(error) if error.is_cancelled() => {}
-            Err(_) => reply.send(Err(Failure::new(
-                "The command failed in an unexpected way; see the log of the device.",
-            ))),
+        let pushes = self.pushes.take();
+        let Some(answer) = outcome(tokio::spawn(job(self))).await else {
+            return;
+        };
+        let (shared, to) = (Arc::clone(&reply.shared), reply.to.clone());
+        let mut pushes = pushes.filter(|_| answer.is_ok());
+        reply.send(answer);
+        while let Some(frame) = pushes.as_mut().and_then(|it| it.try_recv().ok()) {
+            push(&shared.services, &to, &frame);
+        }
+    }
+
+    /// The same for a handler that writes the answer itself.
+    pub(super) async fn written_by(self, job: fn(Self) -> PendingText) {
+        let reply = self.reply();
+        match outcome(tokio::spawn(job(self))).await {
+            Some(Ok((body, permit))) => {
+                let to = reply.to;
+                reply.shared.services.events.send(match permit {
+                    Some(permit) => Outbound::Paced { to, body, permit },
+                    None => Outbound::Reply { to, body },
+                });
+            }
+            Some(Err(failure)) => reply.send(Err(failure)),
+            None => {}
         }
     }
 
     /// Answers with a failure.
     pub(super) fn fail(&self, error: &str) {
         self.reply().send(Err(Failure::new(error)));
+    }
+
+    /// Sends the asker a bare frame right behind a good answer.
+    pub(super) fn push_after(&self, frame: Value) {
+        // Read by whoever sends the answer, unless the process goes down.
+        let _ = self.after.send(frame);
     }
 
     /// Tells conversations of something.
@@ -131,7 +169,7 @@ impl Call {
 pub(super) fn push(services: &Services, to: &ConnectionId, frame: &Value) {
     services.events.send(Outbound::Reply {
         to: to.clone(),
-        body: frame.to_string().into(),
+        body: frame.to_string(),
     });
 }
 
@@ -151,7 +189,10 @@ impl Reply {
             }
             return;
         };
-        let response = catalog::find(self.route.name).and_then(|known| known.response);
+        let response = catalog::find(self.route.name)
+            .and_then(|known| known.response)
+            // Pushes that follow a command do not answer it.
+            .filter(|_| !self.route.handler.is_silent());
         let frame = match (response, answer) {
             (Some(response), Ok(more)) => reply::reply(response, id, true, more),
             (Some(response), Err(failure)) => {
@@ -167,10 +208,22 @@ impl Reply {
     }
 }
 
-/// A task that ends with its owner.
-struct AbortOnDrop(tokio::task::JoinHandle<Answer>);
+/// What a task came to; `None` when it was ended. It ends with this future.
+async fn outcome<T>(task: JoinHandle<Result<T, Failure>>) -> Option<Result<T, Failure>> {
+    let mut running = AbortOnDrop(task);
+    match (&mut running.0).await {
+        Ok(answer) => Some(answer),
+        Err(error) if error.is_cancelled() => None,
+        Err(_) => Some(Err(Failure::new(
+            "The command failed in an unexpected way; see the log of the device.",
+        ))),
+    }
+}
 
-impl Drop for AbortOnDrop {
+/// A task that ends with its owner.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -7,8 +7,16 @@
 //! another or a frame of a conversation.
 
 mod call;
+mod cron;
 mod directories;
+mod files;
+mod git;
 mod route;
+mod terminals;
+#[cfg(test)]
+mod tests;
+mod watches;
+mod work;
 
 use std::sync::Arc;
 
@@ -18,6 +26,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::call::Call;
 pub use self::call::Request;
 use self::route::Handler;
+use self::terminals::Terminals;
+use self::watches::Watches;
+use self::work::Lanes;
 use crate::conversation::Services;
 use crate::protocol::ConnectionId;
 
@@ -51,7 +62,12 @@ impl Device {
     pub fn start(services: Arc<Services>) -> Self {
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let actor = Actor {
-            shared: Arc::new(Shared { services }),
+            terminals: Terminals::new(Arc::clone(&services)),
+            watches: Watches::new(Arc::clone(&services)),
+            shared: Arc::new(Shared {
+                services,
+                lanes: Lanes::default(),
+            }),
             jobs: JoinSet::new(),
         };
         Self {
@@ -77,11 +93,14 @@ impl Device {
 #[derive(Debug)]
 struct Shared {
     services: Arc<Services>,
+    lanes: Lanes,
 }
 
 struct Actor {
     shared: Arc<Shared>,
     jobs: JoinSet<()>,
+    terminals: Terminals,
+    watches: Watches,
 }
 
 impl Actor {
@@ -93,15 +112,25 @@ impl Actor {
                     None => break,
                 },
                 Some(_done) = self.jobs.join_next(), if !self.jobs.is_empty() => {}
+                () = self.terminals.tend() => {}
             }
         }
         self.jobs.shutdown().await;
+        self.watches.shut_down().await;
+        self.terminals.shut_down().await;
     }
 
     fn on(&mut self, message: Message) {
         match message {
             Message::Command(request) => self.on_command(request),
-            Message::Replaced { .. } | Message::Closed(_) | Message::Gone(_) => {}
+            Message::Replaced { old, new } => {
+                self.terminals.move_to(&old, &new);
+                self.watches.move_to(old, new);
+            }
+            Message::Closed(connection) | Message::Gone(connection) => {
+                self.terminals.close(&connection);
+                self.watches.close(connection);
+            }
         }
     }
 
@@ -111,6 +140,11 @@ impl Actor {
             Handler::Job(job) => {
                 self.jobs.spawn(call.answered_by(job));
             }
+            Handler::Writer(job) => {
+                self.jobs.spawn(call.written_by(job));
+            }
+            Handler::Terminal(handler) => handler(&mut self.terminals, call),
+            Handler::Watch(handler) => handler(&mut self.watches, call),
             Handler::Decline(reason) => call.fail(reason),
         }
     }

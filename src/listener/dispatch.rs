@@ -6,6 +6,8 @@ use super::{Job, Listener, runtime_start};
 use crate::conversation::mailbox::{Request, RequestBody};
 use crate::conversation::{Message, SUPPORTED_COMMANDS};
 use crate::device;
+use crate::events::ConversationHandle;
+use crate::process::Processes;
 use crate::protocol::command::{Command, ExternalToolsUpdate};
 use crate::protocol::inbound::payload_scope;
 use crate::protocol::reply::{self, Capabilities};
@@ -13,7 +15,7 @@ use crate::protocol::{Body, ConnectionId, Inbound, Scope, inbound};
 use crate::telemetry::command_summary::command_summary;
 use crate::telemetry::session_log::{Direction, Label};
 
-/// What this build can do.
+/// What this build can do everywhere.
 pub(super) const CAPABILITIES: Capabilities = Capabilities {
     agent_management: false,
     conversation_management: false,
@@ -60,7 +62,7 @@ impl Listener {
                     "[Listen V2] Received {}",
                     summary.unwrap_or_else(|_| format!("{kind} command"))
                 ));
-                self.on_command(from, &kind, scope, runtime, request_id, command, text);
+                self.on_command(from, scope, runtime, request_id, command, text);
             }
             Body::InvalidInput(message) => {
                 if let Some(id) = request_id.filter(|id| !id.is_empty()) {
@@ -96,14 +98,9 @@ impl Listener {
         self.runtimes.tell(scope, subscribers, message);
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one frame, taken apart once"
-    )]
     fn on_command(
         &mut self,
         from: &ConnectionId,
-        kind: &str,
         scope: Option<Scope>,
         runtime: Option<Value>,
         request_id: Option<String>,
@@ -112,10 +109,7 @@ impl Listener {
     ) {
         let body = match command {
             Command::AppServerInfo => {
-                if let Some(id) = request_id {
-                    self.router.reply(from, &app_server_info(&id));
-                }
-                return;
+                return self.on_app_server_info(from, request_id);
             }
             Command::RuntimeStart(start) => {
                 return self.on_runtime_start(from, request_id, *start);
@@ -131,8 +125,8 @@ impl Listener {
                 let controllers = &self.services.controllers;
                 return controllers.answer(from, &call_id, result, error);
             }
-            Command::MonitorStop { .. } => {
-                return self.decline(from, kind, runtime.as_ref(), request_id);
+            Command::MonitorStop { process_id } => {
+                return self.on_monitor_stop(from, scope, runtime, request_id, &process_id);
             }
             Command::Device { kind, body } => {
                 return self.device.tell(device::Message::Command(device::Request {
@@ -173,21 +167,6 @@ impl Listener {
         self.tell(&scope, Message::Request(Box::new(request)));
     }
 
-    /// A command of the protocol that this build does not carry out says so.
-    fn decline(
-        &mut self,
-        from: &ConnectionId,
-        kind: &str,
-        runtime: Option<&Value>,
-        request_id: Option<String>,
-    ) {
-        let Some(id) = request_id else { return };
-        let response = crate::protocol::catalog::find(kind).and_then(|known| known.response);
-        let error = format!("{kind} is not supported by this version of letta");
-        self.router
-            .reply(from, &reply::malformed(response, &id, runtime, &error));
-    }
-
     /// `runtime_external_tools_update`: neither creates a conversation nor
     /// subscribes to one.
     fn on_external_tools(
@@ -209,6 +188,43 @@ impl Listener {
         };
         let kind = "runtime_external_tools_update_response";
         let frame = reply::reply(kind, &id, registered.is_ok(), more);
+        self.router.reply(from, &frame);
+    }
+
+    fn on_app_server_info(&mut self, from: &ConnectionId, request_id: Option<String>) {
+        let Some(id) = request_id else { return };
+        let processes = self.services.background.clone();
+        let from = from.clone();
+        self.jobs
+            .spawn(async move { Job::Reply(from, app_server_info(&id, &processes).await) });
+    }
+
+    /// `monitor_stop` (04 §6.6): the agent hears that the user stopped it.
+    fn on_monitor_stop(
+        &mut self,
+        from: &ConnectionId,
+        scope: Option<Scope>,
+        runtime: Option<Value>,
+        request_id: Option<String>,
+        process_id: &str,
+    ) {
+        let (Some(id), Some(scope)) = (request_id, scope) else {
+            return;
+        };
+        let acting_user = runtime.as_ref().and_then(|runtime| {
+            let id = runtime.get("acting_user_id")?.as_str()?;
+            Some(id.to_owned())
+        });
+        let conversation = ConversationHandle::new(scope, self.services.inject.clone());
+        let background = &self.services.background;
+        let outcome = background.stop_monitor(&conversation, process_id, acting_user);
+        let mut more = json!({
+            "runtime": runtime, "process_id": process_id, "stopped": outcome == Ok(true),
+        });
+        if let Err(error) = outcome {
+            more["error"] = error.into();
+        }
+        let frame = reply::reply("monitor_stop_response", &id, outcome.is_ok(), more);
         self.router.reply(from, &frame);
     }
 
@@ -240,7 +256,7 @@ impl Listener {
             request_id,
             scope,
             external_tools,
-            adopt,
+            mut adopt,
         } = resolved;
         if !self.router.knows(&from) {
             // It left meanwhile: nobody is there to be answered or subscribed.
@@ -256,6 +272,7 @@ impl Listener {
             let frame = reply::reply(kind, &request_id, false, Value::Object(refused));
             return self.router.reply(&from, &frame);
         }
+        adopt.in_use = !self.router.subscribers(&scope).is_empty();
         if self.router.subscribe(&from, &scope) {
             self.runtimes
                 .tell_live(&scope, Message::Subscribe(from.clone()));
@@ -274,8 +291,13 @@ impl Listener {
 }
 
 /// `app_server_info_response`, which the direct door also gives over HTTP (02 §12.2).
-pub fn app_server_info(request_id: &str) -> Value {
-    reply::app_server_info(request_id, CAPABILITIES)
+/// What works depends on the machine: a sandbox needs a bubblewrap that runs.
+pub async fn app_server_info(request_id: &str, processes: &Processes) -> Value {
+    let capabilities = Capabilities {
+        runtime_workspace_sandbox: processes.sandbox().await.is_ok(),
+        ..CAPABILITIES
+    };
+    reply::app_server_info(request_id, capabilities)
 }
 
 /// The slash commands and flags that registration announces.

@@ -11,6 +11,7 @@ pub mod outbox;
 mod router;
 mod runtime_start;
 mod runtimes;
+mod workspace;
 
 use std::sync::Arc;
 

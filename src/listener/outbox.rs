@@ -12,7 +12,7 @@ mod queue;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use self::queue::{Item, Queue};
@@ -117,8 +117,16 @@ impl Outbox {
     ///
     /// Order within the lane is kept, so a reply never overtakes the events of
     /// the command it answers when both use one socket.
-    pub fn push_reply(&self, body: Arc<str>) {
+    pub fn push_reply(&self, body: String) {
         self.push(Lane::Control, Item::Reply(body));
+    }
+
+    /// The same for a sender that waits until the frame is taken: `permit` goes
+    /// back to it then, or at once when no socket is attached. Such frames do
+    /// not count as waiting bytes, since their sender bounds them.
+    pub fn push_paced(&self, body: String, permit: OwnedSemaphorePermit) {
+        let _permit = permit;
+        self.push(Lane::Control, Item::Paced { body, _permit });
     }
 
     /// Whether sockets are attached, so that a push can reach someone.
@@ -245,7 +253,8 @@ impl Drain {
             return Err(overflow);
         }
         match attached.queue(self.lane).pop() {
-            Some(Item::Reply(body)) => Ok(Some(body.as_ref().to_owned())),
+            // A permit goes back to its sender here.
+            Some(Item::Reply(body) | Item::Paced { body, .. }) => Ok(Some(body)),
             Some(Item::Event { scope, kind, body }) => {
                 *seq += 1;
                 let number = *seq;

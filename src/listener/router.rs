@@ -107,6 +107,11 @@ impl Router {
                     connection.outbox.push_reply(body);
                 }
             }
+            Outbound::Paced { to, body, permit } => {
+                if let Some(connection) = self.find(&to) {
+                    connection.outbox.push_paced(body, permit);
+                }
+            }
             Outbound::Event {
                 to: Audience::Connection(to),
                 scope,
@@ -139,7 +144,7 @@ impl Router {
     pub(super) fn reply(&self, to: &ConnectionId, frame: &Value) {
         self.route(Outbound::Reply {
             to: to.clone(),
-            body: frame.to_string().into(),
+            body: frame.to_string(),
         });
     }
 }

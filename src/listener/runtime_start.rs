@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::workspace;
 use crate::conversation::Services;
 use crate::conversation::mailbox::Adopt;
 use crate::protocol::command::{ExternalToolGroup, RuntimeStart};
@@ -41,6 +42,11 @@ pub(super) async fn resolve(
         Ok(mode) => mode,
         Err(error) => return Err(failed(found, error)),
     };
+    let (workspace, cwd) = match workspace::wanted(&services.background, &start).await {
+        Ok(None) => (None, start.cwd.clone()),
+        Ok(Some(wanted)) => (Some(wanted.workspace), Some(Some(wanted.cwd))),
+        Err(error) => return Err(failed(found, error)),
+    };
     match find(services, &start, &mut found).await {
         Ok(scope) => Ok(Resolved {
             from,
@@ -49,7 +55,9 @@ pub(super) async fn resolve(
             external_tools: start.external_tools.unwrap_or_default(),
             adopt: Adopt {
                 response: found,
-                cwd: start.cwd,
+                cwd,
+                workspace,
+                in_use: false,
                 mode,
                 execution_settings: start.execution_settings,
                 recover_approvals: start.recover_approvals && start.teleport_id.is_none(),
@@ -87,11 +95,6 @@ fn check(start: &RuntimeStart) -> Result<Option<PermissionMode>, String> {
     }
     if start.conversation_id.as_deref() == Some("default") && !has_agent {
         return fail("Agent-free runtimes require a persisted conversation");
-    }
-    if start.workspace_sandbox.is_some() {
-        return fail(
-            "workspace sandbox requires a kernel sandbox backend (this version of letta has none)",
-        );
     }
     if let Some(body) = start.create_conversation.as_ref().filter(|_| !has_agent) {
         let body = body.get("body");

@@ -253,6 +253,45 @@ mod tests {
         assert_eq!(stricter, listed);
     }
 
+    /// Decisions that were seen over the wire: `cargo run --example
+    /// permission-diff -- observe` made this file with letta-code 0.32.18.
+    #[test]
+    fn decisions_agree_with_what_was_observed_over_the_wire() {
+        #[derive(Deserialize)]
+        struct Seen {
+            id: String,
+            expected: String,
+            denial: Option<String>,
+            offer: Option<String>,
+            #[serde(default)]
+            weakness: bool,
+        }
+        let text = include_str!("../../tests/data/permission-observed.jsonl");
+        assert!(text.lines().count() >= 200);
+        let mut wrong = Vec::new();
+        for line in text.lines() {
+            let seen: Seen = serde_json::from_str(line).unwrap();
+            let case = Case::from_json(line).unwrap();
+            let found = case.decide().unwrap();
+            // A client cannot tell `alwaysAsk` from `ask`.
+            let verdict = if found.verdict.asks() {
+                "ask"
+            } else {
+                found.verdict.as_str()
+            };
+            if seen.weakness {
+                assert_eq!((&*seen.expected, verdict), ("allow", "ask"), "{}", seen.id);
+                continue;
+            }
+            let denial = (verdict == "deny").then(|| super::super::classify::denial_text(&found));
+            let offer = found.suggestion.map(|offer| offer.text);
+            if (verdict, &denial, &offer) != (&*seen.expected, &seen.denial, &seen.offer) {
+                wrong.push(format!("{line}\n  is {verdict} {denial:?} {offer:?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
     impl Case {
         fn args_text(&self) -> String {
             Value::Object(self.args.clone()).to_string()

@@ -9,6 +9,9 @@ pub const DENIED_BY_CLIENT: &str = "Denied via WebSocket";
 /// The reason for a call without a tool name.
 pub const MISSING_NAME: &str = "Tool call incomplete - missing name";
 
+/// The matched rule of what a hook decided (05 §15.4).
+const HOOK_RULE: &str = "PermissionRequest hook";
+
 /// What becomes of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
@@ -31,6 +34,16 @@ pub fn always_needs_human(tool: &str) -> bool {
 /// Whether PermissionRequest hooks may answer for the human (05 §1, §15.4).
 pub fn hooks_may_decide(decision: &Decision) -> bool {
     decision.verdict == Verdict::Ask
+}
+
+/// The decision when a PermissionRequest hook let the call pass.
+pub fn allowed_by_hook() -> Decision {
+    Decision::new(Verdict::Allow, Some(HOOK_RULE), "Allowed by hook")
+}
+
+/// The decision when a PermissionRequest hook blocked the call.
+pub fn denied_by_hook(reason: impl Into<String>) -> Decision {
+    Decision::new(Verdict::Deny, Some(HOOK_RULE), reason)
 }
 
 /// Turns a decision, after hooks, into what happens. Questions about plan mode

@@ -3,10 +3,11 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use similar::{ChangeTag, TextDiff};
+use similar::{DiffOp, group_diff_ops};
 
 use super::family::is_patch_tool;
 use super::path;
+use crate::line_diff::line_diff;
 
 /// Lines of context around a change.
 const CONTEXT: usize = 1;
@@ -187,8 +188,9 @@ fn replaced(text: &str, from: &str, to: &str, all: bool) -> Result<String, Strin
 }
 
 fn hunks(old: &str, new: &str) -> Vec<Hunk> {
-    let diff = TextDiff::from_lines(old, new);
-    diff.grouped_ops(CONTEXT)
+    let old: Vec<&str> = old.split_inclusive('\n').collect();
+    let new: Vec<&str> = new.split_inclusive('\n').collect();
+    group_diff_ops(line_diff(&old, &new), CONTEXT)
         .iter()
         .filter_map(|group| {
             let first = group.first()?;
@@ -197,13 +199,14 @@ fn hunks(old: &str, new: &str) -> Vec<Hunk> {
                 new_start: first.new_range().start + 1,
                 ..Hunk::default()
             };
-            for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
-                let kind = match change.tag() {
-                    ChangeTag::Equal => LineKind::Context,
-                    ChangeTag::Delete => LineKind::Remove,
-                    ChangeTag::Insert => LineKind::Add,
-                };
-                hunk.push(kind, change.value().trim_end_matches('\n'));
+            for op in group {
+                let (gone, come) = (&old[op.old_range()], &new[op.new_range()]);
+                if let DiffOp::Equal { .. } = op {
+                    hunk.lines(LineKind::Context, gone);
+                } else {
+                    hunk.lines(LineKind::Remove, gone);
+                    hunk.lines(LineKind::Add, come);
+                }
             }
             Some(hunk)
         })
@@ -211,6 +214,12 @@ fn hunks(old: &str, new: &str) -> Vec<Hunk> {
 }
 
 impl Hunk {
+    fn lines(&mut self, kind: LineKind, lines: &[&str]) {
+        for line in lines {
+            self.push(kind, line.trim_end_matches('\n'));
+        }
+    }
+
     fn push(&mut self, kind: LineKind, content: &str) {
         self.old_lines += usize::from(kind != LineKind::Add);
         self.new_lines += usize::from(kind != LineKind::Remove);

@@ -26,6 +26,9 @@ const CREDENTIALS: [&str; 3] = [
     "CREDENTIALS_DIRECTORY",
 ];
 
+/// What decides how long texts are shown.
+const PAGERS: [&str; 3] = ["PAGER", "GIT_PAGER", "MANPAGER"];
+
 /// Known to the cloud by `conn-`; direct clients have no connection there.
 const HOSTED_CONNECTION: &str = "conn-";
 
@@ -33,6 +36,8 @@ const HOSTED_CONNECTION: &str = "conn-";
 #[derive(Clone)]
 pub struct BaseEnvironment {
     vars: Arc<Variables>,
+    /// The pagers that people chose; commands of tools must not page.
+    pagers: Arc<Variables>,
     scrub: bool,
 }
 
@@ -91,8 +96,11 @@ impl BaseEnvironment {
                 vars.remove(OsStr::new(name));
             }
         }
-        for name in ["PAGER", "GIT_PAGER", "MANPAGER"] {
-            vars.insert(name.into(), "cat".into());
+        let mut pagers = Variables::new();
+        for name in PAGERS {
+            if let Some(chosen) = vars.insert(name.into(), "cat".into()) {
+                pagers.insert(name.into(), chosen);
+            }
         }
         vars.entry("TERM".into())
             .or_insert_with(|| "xterm-256color".into());
@@ -119,8 +127,21 @@ impl BaseEnvironment {
         }
         Self {
             vars: Arc::new(vars),
+            pagers: Arc::new(pagers),
             scrub,
         }
+    }
+
+    /// The environment of a person's terminal (06 §5).
+    pub fn for_terminal(&self) -> Variables {
+        let mut vars = Variables::clone(&self.vars);
+        for name in PAGERS {
+            vars.remove(OsStr::new(name));
+        }
+        vars.extend(Variables::clone(&self.pagers));
+        vars.insert("TERM".into(), "xterm-256color".into());
+        vars.insert("COLORTERM".into(), "truecolor".into());
+        vars
     }
 
     /// A variable that every child gets.
@@ -306,6 +327,22 @@ mod tests {
             assert_eq!(get(&vars, name), None, "{name}");
         }
         assert_eq!(get(&vars, "TERM"), Some("xterm-256color"));
+    }
+
+    #[test]
+    fn a_terminal_keeps_the_pagers_of_its_user() {
+        let pairs = [("PAGER", "less"), ("TERM", "dumb"), ("A", "1")];
+        let base = BaseEnvironment::new(vars(&pairs), Path::new("/opt/letta"), None, None);
+        let terminal = base.for_terminal();
+        for (name, value) in [
+            ("PAGER", Some("less")),
+            ("MANPAGER", None),
+            ("TERM", Some("xterm-256color")),
+            ("COLORTERM", Some("truecolor")),
+            ("A", Some("1")),
+        ] {
+            assert_eq!(get(&terminal, name), value, "{name}");
+        }
     }
 
     #[test]

@@ -50,6 +50,17 @@ impl Shells {
         Self { preferred, strict }
     }
 
+    /// The shell of a person's terminal (06 §5).
+    pub fn interactive(&self) -> &Path {
+        let known = KNOWN.iter().map(Path::new);
+        self.preferred
+            .as_deref()
+            .into_iter()
+            .chain(known)
+            .find(|path| runs(path))
+            .unwrap_or(Path::new("/bin/sh"))
+    }
+
     /// The argument vector that runs `command`, trimmed, in the first shell
     /// that exists; `login` asks for a login shell where it is known to have one.
     pub fn command_line(&self, command: &str, login: bool) -> Vec<OsString> {

@@ -12,14 +12,14 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use thiserror::Error;
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use super::environment::Variables;
 use super::group::{self, Group};
 use super::pty::{self, Master, WindowSize};
 
 /// What to start.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Launch {
     /// The program and its arguments; not empty.
     pub argv: Vec<OsString>,
@@ -66,7 +66,25 @@ pub struct Spawned {
 }
 
 /// Starts `launch`. `own_session` takes the child away from this process's terminal.
+///
+/// # Errors
+/// See [`SpawnError`].
 pub fn spawn(launch: &Launch, own_session: bool) -> Result<Spawned, SpawnError> {
+    start(launch, own_session, Stdio::null())
+}
+
+/// Starts `launch`, which has no terminal, and gives its standard input as well.
+///
+/// # Errors
+/// See [`SpawnError`].
+pub fn spawn_fed(launch: &Launch, own_session: bool) -> Result<(Spawned, ChildStdin), SpawnError> {
+    let mut spawned = start(launch, own_session, Stdio::piped())?;
+    let stdin = spawned.child.stdin.take();
+    let stdin = stdin.ok_or_else(|| io::Error::other("the process has no standard input"))?;
+    Ok((spawned, stdin))
+}
+
+fn start(launch: &Launch, own_session: bool, stdin: Stdio) -> Result<Spawned, SpawnError> {
     let Some((program, arguments)) = launch.argv.split_first() else {
         return Err(SpawnError::Executable(String::new()));
     };
@@ -85,7 +103,7 @@ pub fn spawn(launch: &Launch, own_session: bool) -> Result<Spawned, SpawnError> 
         }
         None => {
             command
-                .stdin(Stdio::null())
+                .stdin(stdin)
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped());
             if own_session {

@@ -77,6 +77,31 @@ impl Fields {
         }
     }
 
+    /// A string; anything else reads as absent (06 §1.1, "unchecked").
+    pub(crate) fn lenient_string(&mut self, name: &str) -> Option<String> {
+        match self.take(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A flag; anything else reads as false.
+    pub(crate) fn lenient_flag(&mut self, name: &str) -> bool {
+        self.take(name) == Some(Value::Bool(true))
+    }
+
+    /// A number, cut to a whole one that is not negative; anything else reads
+    /// as absent.
+    pub(crate) fn lenient_count(&mut self, name: &str) -> Option<usize> {
+        self.take(name)?.as_f64().map(whole)
+    }
+
+    /// A number, the same way.
+    pub(crate) fn count(&mut self, name: &str) -> Result<usize, ShapeError> {
+        self.lenient_count(name)
+            .ok_or_else(|| ShapeError::new(name, "a number"))
+    }
+
     pub(crate) fn object(&mut self, name: &str) -> Result<Map<String, Value>, ShapeError> {
         match self.take(name) {
             Some(Value::Object(object)) => Ok(object),
@@ -111,6 +136,16 @@ impl Fields {
             Some(_) => Err(ShapeError::new(name, "an array")),
         }
     }
+}
+
+fn whole(number: f64) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates, which is what a clamp wants"
+    )]
+    let whole = number as usize;
+    whole
 }
 
 /// The strings of an array, or `None` when it is no array of strings.

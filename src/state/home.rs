@@ -113,6 +113,12 @@ impl Home {
         self.schedules.join("crons.lock")
     }
 
+    /// `crons.scheduler.lock`, under an OS lock of whoever fires the schedules;
+    /// moves with `LETTA_HOME`.
+    pub fn crons_scheduler_lock(&self) -> PathBuf {
+        self.schedules.join("crons.scheduler.lock")
+    }
+
     /// `skills`, links to skills for every agent; moves with `LETTA_HOME`.
     pub fn skills(&self) -> PathBuf {
         self.schedules.join("skills")

@@ -8,12 +8,13 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::atomic::read_open;
 use super::home::sha256_hex;
+use super::os_lock::{is_at, is_unsupported, lock_if_supported};
 
 /// A record is some hundred bytes.
 const RECORD_LIMIT: u64 = 64 * 1024;
@@ -211,25 +212,6 @@ impl LinkLock<'_> {
     }
 }
 
-/// Some network file systems have no OS locks: the published protocol remains.
-fn lock_if_supported(file: &File) -> io::Result<()> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::Error(error)) if is_unsupported(&error) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    let code = error
-        .raw_os_error()
-        .map(rustix::io::Errno::from_raw_os_error);
-    matches!(
-        code,
-        Some(rustix::io::Errno::NOSYS | rustix::io::Errno::NOLCK | rustix::io::Errno::OPNOTSUPP)
-    )
-}
-
 /// Gives `candidate` a second name that must be free. Where the file system
 /// has no hard links it is renamed instead.
 fn link_new(candidate: &Path, target: &Path) -> io::Result<()> {
@@ -267,15 +249,5 @@ fn open_record(path: &Path) -> Result<Option<(File, String)>, LinkLockError> {
         Err(_) => Err(LinkLockError::Incompatible {
             path: path.to_owned(),
         }),
-    }
-}
-
-/// Whether the open file is what its path names now.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match fs::symlink_metadata(path) {
-        Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }

@@ -6,12 +6,15 @@
 //! A lock never depends on a process id alone.
 
 pub mod atomic;
+pub mod directory_lock;
 pub mod home;
 pub mod instance_lock;
 pub mod interrupted;
 pub mod json_file;
 mod link_lock;
-mod process_age;
+pub mod os_lock;
+pub(crate) mod process_age;
+pub mod process_identity;
 pub mod remote_settings;
 pub mod settings;
 pub mod settings_files;

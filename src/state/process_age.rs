@@ -12,9 +12,12 @@ const PRECISION: Duration = Duration::from_secs(1);
 /// `false` when the writer of a record made at `written` is certainly gone:
 /// its id is ours, or nobody's, or belongs to a process that started later.
 pub(super) fn may_be_alive(pid: i64, written: Option<SystemTime>) -> bool {
-    if pid == i64::from(std::process::id()) {
-        return false;
-    }
+    pid != i64::from(std::process::id()) && may_be_alive_or_us(pid, written)
+}
+
+/// The same for a record that this very process may have written: our own id
+/// counts, unless the record is older than we are.
+pub(crate) fn may_be_alive_or_us(pid: i64, written: Option<SystemTime>) -> bool {
     let id = i32::try_from(pid).ok().filter(|id| *id > 0);
     let Some(raw) = id.and_then(rustix::process::Pid::from_raw) else {
         return false;
@@ -43,11 +46,15 @@ fn started_at(pid: i64) -> Option<SystemTime> {
 }
 
 /// Field 22 of `/proc/<pid>/stat`. The command name before it may hold anything.
+pub(super) fn start_ticks(stat: &str) -> Option<&str> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_ascii_whitespace().nth(19)
+}
+
 fn since_boot(stat: &str) -> Option<Duration> {
     /// The unit of the field towards programs, on every architecture of ours.
     const TICKS_PER_SECOND: u64 = 100;
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    let ticks: u64 = behind_name.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let ticks: u64 = start_ticks(stat)?.parse().ok()?;
     Some(Duration::from_millis(
         ticks.checked_mul(1000 / TICKS_PER_SECOND)?,
     ))

@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use serde_json::Value;
 
+use super::around::Before;
 use super::registry::TurnTools;
 use super::tool::{Lane, ToolCall, ToolContext, ToolOutcome, ToolReturn};
 use crate::process::capture::{self, Capture, Cut, SpillPlace};
@@ -63,8 +64,42 @@ impl TurnTools {
         }
     }
 
-    /// The whole way of one call: look-up, abort, run, clamp.
+    /// The whole way of one call: what stands before it, the call, what stands
+    /// after it, clamp.
     async fn run_one(&self, call: &ToolCall, context: &ToolContext) -> ToolOutcome {
+        let Some(around) = self.around(&call.name) else {
+            let mut outcome = self.run_alone(call, context).await;
+            clamp(&mut outcome, call, context).await;
+            return outcome;
+        };
+        let before = around.before(call, context);
+        let changed;
+        let mut outcome = match call.cancel.run_until_cancelled(before).await {
+            None => ToolOutcome::interrupted(),
+            Some(Before::Refuse(outcome)) => outcome,
+            Some(Before::Run(laid_over)) => {
+                let call = if laid_over.is_empty() {
+                    call
+                } else {
+                    let mut args = call.args.clone();
+                    args.extend(laid_over);
+                    changed = ToolCall {
+                        args,
+                        ..call.clone()
+                    };
+                    &changed
+                };
+                let mut outcome = self.run_alone(call, context).await;
+                around.after(call, context, &mut outcome).await;
+                outcome
+            }
+        };
+        clamp(&mut outcome, call, context).await;
+        outcome
+    }
+
+    /// Look-up, abort, run.
+    async fn run_alone(&self, call: &ToolCall, context: &ToolContext) -> ToolOutcome {
         if call.cancel.is_cancelled() {
             return ToolOutcome::interrupted();
         }
@@ -82,14 +117,12 @@ impl TurnTools {
             call.cancel.cancelled().await;
             tokio::time::sleep(ABORT_GRACE).await;
         };
-        let mut outcome = tokio::select! {
+        tokio::select! {
             outcome = run => outcome.unwrap_or_else(|panic| {
                 ToolOutcome::error(format!("Error executing tool: {}", panic_text(&*panic)))
             }),
             () = ignored => ToolOutcome::interrupted(),
-        };
-        clamp(&mut outcome, call, context).await;
-        outcome
+        }
     }
 }
 

@@ -5,11 +5,15 @@
 //! them, checks calls with [`arguments::check`] and runs the approved ones
 //! with [`TurnTools::run_batch`].
 
+use std::path::Path;
 use std::sync::Arc;
+
+use crate::state::RemoteSettings;
 
 pub mod apply_patch;
 pub mod args;
 pub mod arguments;
+pub mod around;
 pub mod ask_user_question;
 pub mod bash;
 pub mod batch;
@@ -20,6 +24,7 @@ pub mod edit;
 pub mod exec_command;
 mod exec_session;
 pub mod external;
+mod git;
 pub mod glob;
 pub mod grep;
 pub mod grep_files;
@@ -28,11 +33,14 @@ pub mod lenient;
 pub mod list_dir;
 pub mod live;
 pub mod ls;
+pub mod memory;
+pub mod monitor;
 pub mod multi_edit;
 mod offload;
 pub mod overflow;
 pub mod patch;
 pub mod paths;
+pub mod plan_mode;
 pub mod read;
 pub mod read_file;
 pub mod registry;
@@ -42,6 +50,7 @@ pub mod search;
 pub mod set_working_directory;
 pub mod shell_command;
 mod shell_run;
+pub mod skill;
 pub mod task_list;
 pub mod task_stop;
 pub mod text;
@@ -52,6 +61,7 @@ pub mod toolset;
 mod trial;
 pub mod update_plan;
 pub mod view_image;
+pub mod worktree;
 pub mod write;
 pub mod write_stdin;
 
@@ -61,12 +71,15 @@ pub use tool::{
     AgentSecrets, Lane, Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome, ToolReturn,
 };
 
+use crate::skills::Skills;
+
 /// The tools that run commands.
 pub fn command_tools() -> Vec<Arc<dyn Tool>> {
     let mut tools: Vec<Arc<dyn Tool>> = vec![
         Arc::new(bash::Bash::default()),
         Arc::new(exec_command::ExecCommand),
         Arc::new(write_stdin::WriteStdin),
+        Arc::new(monitor::Monitor),
         Arc::new(task_stop::TaskStop::by_task_id()),
         Arc::new(task_stop::TaskStop::by_shell_id()),
     ];
@@ -76,8 +89,18 @@ pub fn command_tools() -> Vec<Arc<dyn Tool>> {
     tools
 }
 
-/// The tools that read, write and search files, and those that keep lists.
-pub fn file_tools(truncation: overflow::Truncation) -> Vec<Arc<dyn Tool>> {
+/// The tools that enter and leave plan mode; modes belong to `remote`, plan
+/// files lie in `plans`.
+pub fn plan_tools(remote: &RemoteSettings, plans: &Path) -> Vec<Arc<dyn Tool>> {
+    vec![
+        Arc::new(plan_mode::EnterPlanMode::new(remote.clone(), plans)),
+        Arc::new(plan_mode::ExitPlanMode::new(remote.clone())),
+    ]
+}
+
+/// The tools that read, write and search files, keep lists, load skills, and
+/// change memory and worktrees.
+pub fn file_tools(truncation: overflow::Truncation, skills: Skills) -> Vec<Arc<dyn Tool>> {
     let images = image::Images::default();
     let tasks = task_list::TaskStore::default();
     let mut tools: Vec<Arc<dyn Tool>> = vec![
@@ -94,6 +117,11 @@ pub fn file_tools(truncation: overflow::Truncation) -> Vec<Arc<dyn Tool>> {
         Arc::new(ask_user_question::AskUserQuestion),
         Arc::new(todo_write::TodoWrite),
         Arc::new(update_plan::UpdatePlan),
+        Arc::new(worktree::enter::EnterWorktree),
+        Arc::new(worktree::exit::ExitWorktree),
+        Arc::new(skill::Skill::new(skills)),
+        Arc::new(memory::Memory),
+        Arc::new(memory::MemoryApplyPatch),
     ];
     for name in ["grep_files", "GrepFiles"] {
         tools.push(Arc::new(grep_files::GrepFiles::new(name)));

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::around::Around;
 use super::tool::Tool;
 use super::toolset::{Selection, UnknownTool, server_name};
 
@@ -103,6 +104,7 @@ pub struct TurnTools {
     required: Vec<Vec<String>>,
     built_in: usize,
     client_tools: Arc<RawValue>,
+    around: Option<Arc<dyn Around>>,
 }
 
 impl fmt::Debug for TurnTools {
@@ -122,7 +124,21 @@ impl TurnTools {
             required,
             built_in,
             client_tools,
+            around: None,
         }
+    }
+
+    /// The same tools with `around` around each call of a built-in one.
+    #[must_use]
+    pub fn with_around(mut self, around: Arc<dyn Around>) -> Self {
+        self.around = Some(around);
+        self
+    }
+
+    /// What stands around the calls of `name`.
+    pub(super) fn around(&self, name: &str) -> Option<&dyn Around> {
+        let built_in = self.position(name).is_some_and(|at| at < self.built_in);
+        self.around.as_deref().filter(|_| built_in)
     }
 
     /// The `client_tools` array of a request.

@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 
-use similar::{Algorithm, DiffOp, capture_diff_slices};
+use similar::DiffOp;
+
+use crate::line_diff::line_diff;
 
 /// Shown of a string that was not found, in characters.
 const QUOTED: usize = 2000;
@@ -210,7 +212,7 @@ impl<'a> Folded<'a> {
             at += line.len();
         }
         starts.push(at);
-        for op in capture_diff_slices(Algorithm::Myers, &old_lines, &new_lines) {
+        for op in line_diff(&old_lines, &new_lines) {
             match op {
                 DiffOp::Equal { old_index, len, .. } => {
                     let from = self.original_at(starts[old_index]);

@@ -18,14 +18,20 @@ use tokio_util::sync::CancellationToken;
 use self::direct::Direct;
 use self::start::Foundation;
 use super::{help, notify::Notifier, usage};
-use crate::config::{FrameLog, ServerCommand, USAGE_EXIT, parse_server};
+use crate::config::{CronScope, FrameLog, ServerCommand, USAGE_EXIT, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
+use crate::cron::firing::Conversations;
+use crate::cron::scheduler::Scheduler;
+use crate::cron::store::Store;
+use crate::cron::zone::Zones;
 use crate::events::EventSink;
+use crate::hooks::Hooks;
 use crate::listener::{Listener, door};
 use crate::process::environment::install_shim;
 use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::{ConnectionId, PermissionMode};
+use crate::skills::Skills;
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
@@ -33,7 +39,7 @@ use crate::state::settings_files::default_permission_mode;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
 use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
-use crate::tools::{Controllers, Toolbox, command_tools, file_tools};
+use crate::tools::{Controllers, Toolbox, command_tools, file_tools, plan_tools};
 use crate::transport::direct::DirectParts;
 use crate::transport::relay::{ExitReason, Relay, RelayConfig, RelayParts};
 use crate::transport::watchdog::{self, Watchdog};
@@ -211,8 +217,15 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
     let draining = CancellationToken::new();
     let processes = processes(&foundation, &device_id);
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
+    let hooks = Hooks::new(
+        files.clone(),
+        processes.clone(),
+        api.clone(),
+        home.letta.clone(),
+    );
     let services = Arc::new(Services {
         api: ApiHandle(api),
+        hooks: hooks.clone(),
         remote: remote.clone(),
         settings: settings.clone(),
         settings_files: files,
@@ -220,7 +233,11 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         toolbox: Toolbox::new(
             command_tools()
                 .into_iter()
-                .chain(file_tools(crate::tools::overflow::Truncation::default())),
+                .chain(file_tools(
+                    crate::tools::overflow::Truncation::default(),
+                    Skills::new(home.clone(), config.skills_directory.clone()),
+                ))
+                .chain(plan_tools(&remote, &home.plans())),
         ),
         controllers: Controllers::new(events.clone()),
         background: processes.clone(),
@@ -250,6 +267,7 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         let parts = DirectParts {
             door: door.clone(),
             api: services.api.0.clone(),
+            processes: processes.clone(),
             log: log.clone(),
             draining: draining.clone(),
         };
@@ -313,6 +331,12 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         listener_stop.clone(),
     ));
     let mut relay = relay.map(|relay| tokio::spawn(relay.run(relay_stop.clone())));
+    let scheduler_stop = draining.child_token();
+    let scheduler = tokio::spawn(fire_schedules(
+        scheduler(&services, config.cron),
+        services.link.clone(),
+        scheduler_stop.clone(),
+    ));
 
     let reload = settings_reload(&foundation);
     let signalled = tokio::select! {
@@ -341,6 +365,8 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         },
     };
     let finish = async {
+        scheduler_stop.cancel();
+        let _ = scheduler.await;
         listener_stop.cancel();
         // It hands over what conversations say last; then the relay sends it.
         let _ = listener.await;
@@ -352,6 +378,7 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         if let Some(direct) = &mut direct {
             direct.ended().await;
         }
+        hooks.shutdown().await;
         processes.shutdown().await;
         remote.shutdown().await;
         record_writer.close().await;
@@ -414,6 +441,35 @@ fn greet(
     println!("Server: {server}");
     println!("Mode:   {mode}{}", foundation.mode_note(*mode));
     println!("Health: {}", health.address());
+}
+
+/// What fires the schedules; `None` when it is turned off.
+fn scheduler(services: &Services, scope: CronScope) -> Option<Scheduler> {
+    (scope != CronScope::Off).then(|| Scheduler {
+        store: Store::new(&services.home),
+        scope,
+        zones: Zones::system(),
+        target: Arc::new(Conversations {
+            api: services.api.0.clone(),
+            inject: services.inject.clone(),
+            events: services.events.clone(),
+        }),
+        metrics: services.metrics.0.clone(),
+        clock: Arc::new(jiff::Timestamp::now),
+    })
+}
+
+/// Fires schedules from the first connection on, through every later loss (07 §1.5).
+async fn fire_schedules(
+    scheduler: Option<Scheduler>,
+    mut link: watch::Receiver<Link>,
+    stop: CancellationToken,
+) {
+    let Some(scheduler) = scheduler else { return };
+    let connected = async { link.wait_for(|link| link.open).await.is_ok() };
+    if stop.run_until_cancelled(connected).await == Some(true) {
+        scheduler.run(stop).await;
+    }
 }
 
 /// Everything that children of this process get.

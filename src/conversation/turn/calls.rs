@@ -79,6 +79,11 @@ impl Calls {
         }
     }
 
+    /// The calls in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PendingCall> {
+        self.0.iter()
+    }
+
     /// Forgets a call that was answered on the server.
     pub(crate) fn remove(&mut self, id: &str) {
         self.0.retain(|call| call.id != id);

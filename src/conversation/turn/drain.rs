@@ -199,6 +199,7 @@ impl Turn {
                     .record(&self.scope, &chunk.object());
             }
             "approval_request_message" => drained.calls.collect(&chunk.object()),
+            "tool_call_message" => self.server_tool_called(&chunk.object()),
             "tool_return_message" => return self.on_tool_return(chunk.object(), drained).await,
             "stop_reason" => {
                 if let Some(stop) = chunk.object().get("stop_reason").and_then(Value::as_str) {
@@ -208,6 +209,11 @@ impl Turn {
             }
             "usage_statistics" => self.usage.add(&chunk.object()),
             "error_message" => return self.on_error_message(chunk, drained).await,
+            "event_message"
+                if chunk.object().get("event_type") == Some(&Value::from("compaction")) =>
+            {
+                self.compacted_by_server();
+            }
             "summary_message" => self.port.tell(Report::Compacted).await,
             "retry_message" => {
                 if let Some(delta) = relayed_retry(&chunk.object()) {
@@ -234,19 +240,16 @@ impl Turn {
     }
 
     /// A tool that ran on the server: its call needs no answer from here.
-    async fn on_tool_return(&self, message: Map<String, Value>, drained: &mut Drained) {
+    async fn on_tool_return(&mut self, message: Map<String, Value>, drained: &mut Drained) {
         let Some(shown) = normalised_return(message) else {
             return;
         };
-        let ids = shown.get("tool_returns").and_then(Value::as_array);
-        for id in ids
-            .into_iter()
-            .flatten()
-            .filter_map(|item| item.get("tool_call_id"))
-        {
-            if let Some(id) = id.as_str() {
+        let returns = shown.get("tool_returns").and_then(Value::as_array);
+        for item in returns.into_iter().flatten() {
+            if let Some(id) = item.get("tool_call_id").and_then(Value::as_str) {
                 drained.calls.remove(id);
             }
+            self.server_tool_returned(item);
         }
         self.port
             .tell(Report::Chunk(Value::Object(shown).to_string()))

@@ -1,16 +1,41 @@
-//! Asking `permissions` about one call, with this conversation's rules and mode.
+//! Asking `permissions` and hooks about one call, with this conversation's
+//! rules and mode (05 §1, §15.4).
+//!
+//! Invariant: everything that decides about a call is looked up when it is
+//! asked about, so a rule, a hook or a mode counts from the next call.
 
 use serde_json::{Map, Value};
 
 use super::Turn;
+use crate::hooks::Permission;
 use crate::permissions::classify::{self, Disposition};
 use crate::permissions::rules::LaunchRules;
-use crate::permissions::{AgentIds, Context, ModeState, RealDisk, Request, Rules, decide, suggest};
+use crate::permissions::{
+    AgentIds, Context, Decision, ModeState, RealDisk, Request, Rules, Suggestion, decide, suggest,
+};
 use crate::tools::{ToolContext, paths};
 
 impl Turn {
-    /// What becomes of a call, by the rules and the mode of this moment.
-    pub(crate) fn judge(&self, tool: &str, args: &Map<String, Value>) -> Disposition {
+    /// What becomes of a call, by the rules, the mode and the hooks of this moment.
+    pub(crate) async fn judge(&self, tool: &str, args: &Map<String, Value>) -> Disposition {
+        let (mut decision, suggested) = self.decide(tool, args);
+        if classify::hooks_may_decide(&decision) {
+            let site = self.hook_site();
+            let hooks = &self.services.hooks;
+            let asked = hooks.permission_request(&site, tool, args, &self.session_rules);
+            // An aborted turn waits for no hook; what it decides does not count any more.
+            match self.port.unless_cancelled(asked).await {
+                Ok(Permission::Allow) => decision = classify::allowed_by_hook(),
+                Ok(Permission::Deny(reason)) => decision = classify::denied_by_hook(reason),
+                Ok(Permission::Ask) | Err(_) => {}
+            }
+        }
+        classify::dispose(tool, decision, || suggested)
+    }
+
+    /// The decision of the pure core, and the suggestion for a call that goes to
+    /// a human although it may run.
+    fn decide(&self, tool: &str, args: &Map<String, Value>) -> (Decision, Option<Suggestion>) {
         let cwd = self.context.cwd.get();
         let view = self.services.settings_files.view(&cwd);
         let files: Vec<Value> = view
@@ -47,13 +72,17 @@ impl Turn {
         context
             .credentials
             .clone_from(&self.services.credential_files);
+        context.workspace.clone_from(&self.workspace);
         let opened = as_opened(tool, args, &self.context);
         let request = Request {
             tool,
             args: opened.as_ref().unwrap_or(args),
         };
         let decision = decide(&request, &rules, &mode, &context);
-        classify::dispose(tool, decision, || suggest(&request, &context))
+        let suggestion = classify::always_needs_human(tool)
+            .then(|| suggest(&request, &context))
+            .flatten();
+        (decision, suggestion)
     }
 }
 

@@ -11,6 +11,7 @@ mod chunk;
 mod drain;
 mod failure;
 mod gate;
+mod hooked;
 mod preview;
 mod record;
 mod reminder_text;
@@ -38,7 +39,7 @@ use super::queue::BatchMessage;
 use super::reminders::Due;
 use super::services::Services;
 use crate::api::Client;
-use crate::permissions::SessionRules;
+use crate::permissions::{SessionRules, Workspace};
 use crate::protocol::command::{ExecutionSettings, InputOptions};
 use crate::protocol::event::Lifecycle;
 use crate::protocol::{ConnectionId, Scope};
@@ -83,6 +84,7 @@ pub(crate) struct TurnInput {
     pub(crate) due: Due,
     pub(crate) cwd: PathBuf,
     pub(crate) execution: Option<ExecutionSettings>,
+    pub(crate) workspace: Option<Workspace>,
     pub(crate) session_rules: SessionRules,
     /// The connection whose input began it.
     pub(crate) origin: Option<ConnectionId>,
@@ -198,6 +200,7 @@ pub(crate) struct Turn {
     outgoing: Vec<Value>,
     options: InputOptions,
     execution: Option<ExecutionSettings>,
+    workspace: Option<Workspace>,
     session_rules: SessionRules,
     tools: Arc<TurnTools>,
     context: ToolContext,
@@ -209,6 +212,7 @@ pub(crate) struct Turn {
     /// The approval stop under way, until its continuation was accepted.
     progress: Option<Progress>,
     human_decided: bool,
+    server_calls: hooked::ServerCalls,
     retries: Retries,
     usage: Usage,
 }

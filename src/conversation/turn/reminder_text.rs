@@ -22,6 +22,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) cwd: PathBuf,
     pub(crate) secrets: &'a [String],
     pub(crate) memory_directory: Option<String>,
+    /// In plan mode: where the plan goes.
+    pub(crate) plan_file: Option<PathBuf>,
 }
 
 /// The due reminders, in order; each one is wrapped.
@@ -42,11 +44,19 @@ pub(crate) async fn all(due: &Due, facts: &Facts<'_>, session_wanted: bool) -> V
         } else {
             "active"
         };
-        texts.push(format!(
-            "Permission mode {verb}: {}. {}",
+        let over = match notice.before {
+            Some(PermissionMode::Plan) => " Plan mode is over.",
+            _ => "",
+        };
+        let mut text = format!(
+            "Permission mode {verb}: {}.{over} {}",
             notice.mode,
             meaning(notice.mode)
-        ));
+        );
+        if let Some(file) = &facts.plan_file {
+            text.push_str(&format!(" Write the plan to {}.", file.display()));
+        }
+        texts.push(text);
     }
     texts
         .into_iter()
@@ -178,6 +188,7 @@ mod tests {
             cwd: std::env::temp_dir(),
             secrets: &names,
             memory_directory: None,
+            plan_file: None,
         };
         let due = Due {
             session: Some(SessionReason::Connected),
@@ -201,5 +212,30 @@ mod tests {
             ..Due::default()
         };
         assert!(all(&told, &facts, true).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn plan_mode_is_told_with_its_file_and_its_end_by_name() {
+        let scope = Scope::new(Some("agent-1"), None);
+        let mut facts = Facts {
+            scope: &scope,
+            agent: None,
+            cwd: std::env::temp_dir(),
+            secrets: &[],
+            memory_directory: None,
+            plan_file: Some("/h/.letta/plans/a.md".into()),
+        };
+        let due = |mode, before| Due {
+            mode: Some(ModeNotice { mode, before }),
+            ..Due::default()
+        };
+        let entered = due(PermissionMode::Plan, Some(PermissionMode::Standard));
+        let texts = all(&entered, &facts, true).await;
+        assert!(texts[0].contains("/h/.letta/plans/a.md"), "{texts:?}");
+        assert!(texts[0].contains("ExitPlanMode"), "{texts:?}");
+        facts.plan_file = None;
+        let left = due(PermissionMode::Standard, Some(PermissionMode::Plan));
+        let texts = all(&left, &facts, true).await;
+        assert!(texts[0].contains("Plan mode is over."), "{texts:?}");
     }
 }

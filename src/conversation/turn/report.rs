@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::End;
 use crate::conversation::asks::{Answered, Savable};
 use crate::conversation::queue::Batch;
+use crate::protocol::PermissionMode;
 use crate::protocol::event::{Lifecycle, LoopStatus};
 
 /// The tools of a turn as the device status shows them.
@@ -71,12 +72,16 @@ pub(crate) enum Report {
     Live(Map<String, Value>),
     /// The result of a call.
     Row(Map<String, Value>),
+    /// A tool committed these files of the agent's memory.
+    MemoryChanged(Vec<String>),
     /// A tool wrote a file.
     FileWritten { path: String, content: String },
     /// The tools of this turn were prepared.
     Toolset(Toolset),
     /// A tool moved the conversation.
     CwdChanged(PathBuf),
+    /// A tool changed the permission mode, and its result says so to the model.
+    ModeSwitched(PermissionMode),
     /// These names of secrets were told to the model.
     SecretsTold(Vec<String>),
     /// The history was compacted.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::after_stop::{Retries, reminder_message};
 use super::failure::TurnError;
+use super::hooked::Hooked;
 use super::record::Record;
 use super::reminder_text::{self, Facts};
 use super::report::{Port, Report, Toolset};
@@ -15,8 +16,9 @@ use crate::api::Client;
 use crate::conversation::reminders::{Due, SecretsDue};
 use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
-use crate::process::TurnFacts;
-use crate::protocol::Scope;
+use crate::permissions::Workspace;
+use crate::process::{Processes, TurnFacts};
+use crate::protocol::{PermissionMode, Scope};
 use crate::tools::tool::{ToolContext, WorkingDirectory};
 use crate::tools::toolset::{Model, Preference, Selection};
 
@@ -41,6 +43,7 @@ impl Turn {
             due,
             cwd,
             execution,
+            workspace,
             session_rules,
             origin,
             ..
@@ -80,7 +83,15 @@ impl Turn {
                 "The agent of this conversation could not be read from the server.",
             )));
         }
-        let selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
+        let mut mode = services.remote.mode_of(&scope);
+        if mode.mode == PermissionMode::Plan && mode.plan_file.is_none() {
+            // Plan mode of the process: each conversation gets its file here.
+            let plans = services.home.plans();
+            mode = services.remote.enter_plan(&scope, &plans).await;
+            port.tell(Report::Announce { device: false }).await;
+        }
+        let mut selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
+        selection.selection.memory_tools = has_memory(&services, &scope).await;
         let scope_ids = &options.external_tool_scope_ids;
         let external = services
             .controllers
@@ -100,12 +111,15 @@ impl Turn {
             .connection
             .clone()
             .filter(|id| id.is_hosted());
+        // The next process would not know of a workspace: it must take up nothing of it.
+        let recorded = hosted.as_ref().filter(|_| workspace.is_none());
         let record = Record::new(
-            hosted.as_ref().map(|_| services.interrupted.clone()),
+            recorded.map(|_| services.interrupted.clone()),
             &scope,
             options.acting_user_id.clone(),
             cwd.to_string_lossy().into_owned(),
         );
+        let processes = confined(&services, workspace.as_ref()).await?;
         let name = agent
             .as_deref()
             .and_then(|agent| agent.get("name"))
@@ -116,7 +130,7 @@ impl Turn {
             cwd: WorkingDirectory::new(cwd),
             home: services.home.user.clone(),
             letta_home: services.home.letta.clone(),
-            processes: services.background.clone(),
+            processes,
             conversation: ConversationHandle::new(scope.clone(), services.inject.clone()),
             facts: TurnFacts {
                 agent_name: name.map(Arc::from),
@@ -125,6 +139,7 @@ impl Turn {
                 api_key: None,
                 base_url: Some(services.api.base_url().as_str().into()),
             },
+            skill_sources: crate::tools::skill::all_sources(),
             secrets: secrets.clone(),
         };
         let mut outgoing: Vec<Value> = Vec::new();
@@ -148,6 +163,7 @@ impl Turn {
                 cwd: context.cwd.get(),
                 secrets: &names,
                 memory_directory: None,
+                plan_file: mode.plan_file,
             };
             let reminders = reminder_text::all(&due, &facts, session_wanted(&services)).await;
             prepend(&mut outgoing, &reminders);
@@ -155,6 +171,7 @@ impl Turn {
                 port.tell(Report::SecretsTold(names)).await;
             }
         }
+        let hooked = Arc::new(Hooked(services.hooks.clone()));
         let turn = Self {
             services,
             scope,
@@ -163,19 +180,49 @@ impl Turn {
             outgoing,
             options,
             execution,
+            workspace,
             session_rules,
-            tools: Arc::new(tools),
+            tools: Arc::new(tools.with_around(hooked)),
             context,
             run_id: None,
             run_is_shown: false,
             record,
             progress: None,
             human_decided: false,
+            server_calls: Default::default(),
             retries: Retries::default(),
             usage: Usage::default(),
         };
         Ok((turn, opening))
     }
+}
+
+/// The owner of the turn's children. In a workspace they run confined or not at all.
+async fn confined(services: &Services, workspace: Option<&Workspace>) -> Result<Processes, End> {
+    let Some(Workspace {
+        root,
+        isolation_root,
+    }) = workspace
+    else {
+        return Ok(services.background.clone());
+    };
+    let confined = services
+        .background
+        .confined(root.as_ref(), isolation_root.as_ref());
+    confined.await.map_err(|reason| {
+        End::Failed(TurnError::plain(format!(
+            "workspace sandbox requires a kernel sandbox backend ({reason})"
+        )))
+    })
+}
+
+/// Whether the agent's memory is in git on this machine; its tools work on nothing else.
+async fn has_memory(services: &Services, scope: &Scope) -> bool {
+    let Some(agent) = scope.agent_id.as_deref() else {
+        return false;
+    };
+    let repository = services.home.agent_memory(agent).join(".git");
+    tokio::fs::try_exists(repository).await.unwrap_or(false)
 }
 
 fn session_wanted(services: &Services) -> bool {

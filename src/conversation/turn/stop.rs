@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::calls::PendingCall;
@@ -13,8 +13,10 @@ use super::report::{Question, Report};
 use super::send::{Step, approval_message};
 use super::{End, Turn};
 use crate::conversation::asks::arguments;
+use crate::conversation::echo::user_row;
 use crate::conversation::interrupt::{DENIED_BY_INTERRUPT, denied_call, interrupted_call};
 use crate::permissions::classify::{self, Disposition};
+use crate::permissions::{RuleList, Suggestion};
 use crate::protocol::command::ApprovalAnswer;
 use crate::protocol::event::{Lifecycle, LoopStatus};
 use crate::tools::tool::OutputStream;
@@ -83,6 +85,8 @@ impl Progress {
 struct Undecided {
     call: PendingCall,
     args: Map<String, Value>,
+    /// The rule that the human may save with an approval.
+    suggestion: Option<Suggestion>,
 }
 
 impl Turn {
@@ -118,7 +122,7 @@ impl Turn {
         self.run_decided().await
     }
 
-    fn decide(&mut self, call: PendingCall, decision: Choice) {
+    fn decide_call(&mut self, call: PendingCall, decision: Choice) {
         if let Some(progress) = &mut self.progress {
             progress.decided.push(Decided { call, decision });
         }
@@ -128,7 +132,7 @@ impl Turn {
     async fn classify(&mut self, calls: Vec<PendingCall>) -> Vec<Undecided> {
         let (mut allowed, mut denied, mut undecided) = (Vec::new(), Vec::new(), Vec::new());
         for call in calls {
-            match self.first_look(&call) {
+            match self.first_look(&call).await {
                 Look::Allow(args) => allowed.push((
                     call,
                     Choice::Run {
@@ -137,7 +141,11 @@ impl Turn {
                     },
                 )),
                 Look::Deny(reason) => denied.push((call, Choice::Deny { reason })),
-                Look::Ask(args) => undecided.push(Undecided { call, args }),
+                Look::Ask(args, suggestion) => undecided.push(Undecided {
+                    call,
+                    args,
+                    suggestion,
+                }),
             }
         }
         let ids = |calls: &[(PendingCall, Choice)]| -> Vec<String> {
@@ -150,12 +158,12 @@ impl Turn {
         };
         self.port.lifecycle(self.run_id.as_deref(), body).await;
         for (call, decision) in allowed.into_iter().chain(denied) {
-            self.decide(call, decision);
+            self.decide_call(call, decision);
         }
         undecided
     }
 
-    fn first_look(&self, call: &PendingCall) -> Look {
+    async fn first_look(&self, call: &PendingCall) -> Look {
         if call.name.is_empty() {
             return Look::Deny(String::from(classify::MISSING_NAME));
         }
@@ -164,10 +172,10 @@ impl Turn {
         if let Some(reason) = checked.denial {
             return Look::Deny(reason);
         }
-        match self.judge(&call.name, &checked.args) {
+        match self.judge(&call.name, &checked.args).await {
             Disposition::Run => Look::Allow(checked.args),
             Disposition::Deny(reason) => Look::Deny(reason),
-            Disposition::Ask { .. } => Look::Ask(checked.args),
+            Disposition::Ask { suggestion } => Look::Ask(checked.args, suggestion),
         }
     }
 
@@ -175,25 +183,29 @@ impl Turn {
     /// that follow (02 §9.1).
     async fn ask_humans(&mut self, undecided: Vec<Undecided>) -> Result<(), End> {
         let mut rules_changed = false;
-        for Undecided { call, args } in undecided {
-            // Without a new rule only the suggestion is news.
-            let suggestion = match self.judge(&call.name, &args) {
-                Disposition::Ask { suggestion } => suggestion,
-                Disposition::Run if rules_changed => {
-                    let comment = None;
-                    self.decide(call, Choice::Run { args, comment });
-                    continue;
+        for Undecided {
+            call,
+            args,
+            mut suggestion,
+        } in undecided
+        {
+            if rules_changed {
+                match self.judge(&call.name, &args).await {
+                    Disposition::Ask { suggestion: other } => suggestion = other,
+                    Disposition::Run => {
+                        let comment = None;
+                        self.decide_call(call, Choice::Run { args, comment });
+                        continue;
+                    }
+                    Disposition::Deny(reason) => {
+                        self.decide_call(call, Choice::Deny { reason });
+                        continue;
+                    }
                 }
-                Disposition::Deny(reason) if rules_changed => {
-                    self.decide(call, Choice::Deny { reason });
-                    continue;
-                }
-                // The mode changed since the calls were classified; a human was promised.
-                Disposition::Run | Disposition::Deny(_) => None,
-            };
+            }
             if self.execution.is_some() {
                 let reason = String::from("Tool requires approval (headless mode)");
-                self.decide(call, Choice::Deny { reason });
+                self.decide_call(call, Choice::Deny { reason });
                 continue;
             }
             self.human_decided = true;
@@ -201,8 +213,7 @@ impl Turn {
             if answered.rules_changed {
                 rules_changed = true;
                 if let Some(suggestion) = answered.saved_for_session {
-                    self.session_rules
-                        .add(crate::permissions::RuleList::Allow, &suggestion);
+                    self.session_rules.add(RuleList::Allow, &suggestion);
                 }
             }
             let decision = match answered.answer {
@@ -221,7 +232,7 @@ impl Turn {
                     Choice::Deny { reason: message }
                 }
             };
-            self.decide(call, decision);
+            self.decide_call(call, decision);
         }
         Ok(())
     }
@@ -230,7 +241,7 @@ impl Turn {
         &self,
         call: &PendingCall,
         args: &Map<String, Value>,
-        savable: Option<crate::permissions::Suggestion>,
+        savable: Option<Suggestion>,
     ) -> Result<crate::conversation::asks::Answered, End> {
         let question = Question {
             tool_call_id: call.id.clone(),
@@ -268,7 +279,7 @@ impl Turn {
         self.port.tell(Report::Executing(approved)).await;
         self.port.status(LoopStatus::ExecutingClientSideTool).await;
         self.port.tell(Report::Announce { device: true }).await;
-        let results = self.run_calls(&decided).await;
+        let (results, follow_ups) = self.run_calls(&decided).await;
         if let Some(progress) = &mut self.progress {
             progress.results.clone_from(&results);
         }
@@ -280,6 +291,7 @@ impl Turn {
             return Err(End::Parked);
         }
         self.outgoing = vec![approval_message(results, Some(self.record.request_otid()))];
+        self.follow_up(follow_ups).await;
         self.append_queued().await;
         self.port.tell(Report::Executing(Vec::new())).await;
         self.port.status(LoopStatus::SendingApiRequest).await;
@@ -300,7 +312,7 @@ impl Turn {
     }
 
     /// Runs the approved calls; the items of all calls, in decision order.
-    async fn run_calls(&mut self, decided: &[Decided]) -> Vec<Value> {
+    async fn run_calls(&mut self, decided: &[Decided]) -> (Vec<Value>, Vec<String>) {
         self.context.secrets = self.services.agents.secrets(&self.api, &self.scope).await;
         let (progress_in, progress) = mpsc::unbounded_channel();
         let mut calls = Vec::new();
@@ -328,9 +340,10 @@ impl Turn {
         }
         drop(progress_in);
         let before = self.context.cwd.get();
+        let mode_before = self.services.remote.mode_of(&self.scope).mode;
         let tools = Arc::clone(&self.tools);
         let started = tokio::time::Instant::now();
-        let outcomes = {
+        let mut outcomes = {
             let run = tools.run_batch(&calls, &self.context);
             let stop_showing = tokio_util::sync::CancellationToken::new();
             let finished = async {
@@ -345,12 +358,38 @@ impl Turn {
         if after != before {
             self.port.tell(Report::CwdChanged(after)).await;
         }
+        let mode = self.services.remote.mode_of(&self.scope).mode;
+        let switches = |call: &ToolCall| matches!(&*call.name, "EnterPlanMode" | "ExitPlanMode");
+        if mode != mode_before && calls.iter().any(switches) {
+            self.port.tell(Report::ModeSwitched(mode)).await;
+        }
         for (call, outcome) in calls.iter().zip(&outcomes) {
             self.services
                 .metrics
                 .tool_done(&call.name, outcome.status, elapsed);
         }
-        self.tell_results(decided, outcomes).await
+        let texts = outcomes
+            .iter_mut()
+            .filter_map(|outcome| outcome.follow_up.take());
+        let follow_ups = texts.collect();
+        (self.tell_results(decided, outcomes).await, follow_ups)
+    }
+
+    /// What tools have to say beside their results goes with them as one user
+    /// message, and is shown as such (04 §7.9).
+    async fn follow_up(&mut self, texts: Vec<String>) {
+        if texts.is_empty() {
+            return;
+        }
+        let parts: Vec<Value> = texts
+            .into_iter()
+            .map(|text| json!({"type": "text", "text": text}))
+            .collect();
+        let otid = uuid::Uuid::new_v4().to_string();
+        self.outgoing
+            .push(json!({"role": "user", "content": parts, "otid": otid}));
+        let shown = user_row(Value::Array(parts), otid.into());
+        self.port.tell(Report::Row(shown)).await;
     }
 
     /// `client_tool_end` for every call, then a row for every call (03 §10.1 step 11).
@@ -399,7 +438,7 @@ impl Turn {
 enum Look {
     Allow(Map<String, Value>),
     Deny(String),
-    Ask(Map<String, Value>),
+    Ask(Map<String, Value>, Option<Suggestion>),
 }
 
 /// The arguments as shown: the model's own text, unless a human changed them.
@@ -414,7 +453,6 @@ fn args_text(call: &PendingCall, args: &Map<String, Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn call(id: &str) -> PendingCall {
         PendingCall {

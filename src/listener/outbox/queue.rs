@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::{MAX_QUEUED_BYTES, MAX_QUEUED_EVENTS};
 use crate::events::EventKind;
@@ -22,13 +22,21 @@ pub(super) enum Item {
         body: Arc<str>,
     },
     /// Written as it is.
-    Reply(Arc<str>),
+    Reply(String),
+    /// The same, of a sender that waits for its permit to come back.
+    Paced {
+        body: String,
+        _permit: OwnedSemaphorePermit,
+    },
 }
 
 impl Item {
+    /// Bytes that count against the limit.
     fn len(&self) -> usize {
         match self {
-            Self::Event { body, .. } | Self::Reply(body) => body.len(),
+            Self::Event { body, .. } => body.len(),
+            Self::Reply(body) => body.len(),
+            Self::Paced { .. } => 0,
         }
     }
 

@@ -143,7 +143,7 @@ fn a_burst_counts_from_the_moment_the_socket_stalls() {
 fn bytes_are_bounded_for_replies_too_but_one_large_frame_passes() {
     let outbox = Outbox::new();
     let (control, _) = outbox.attach(false);
-    let large: Arc<str> = "x".repeat(MAX_QUEUED_BYTES + 1).into();
+    let large = "x".repeat(MAX_QUEUED_BYTES + 1);
     outbox.push_reply(large.clone());
     assert_eq!(
         control.try_next().unwrap().map(|frame| frame.len()),
@@ -186,4 +186,24 @@ fn text_that_is_no_object_is_skipped_and_takes_no_number() {
     outbox.push_event(&scope("a"), EventKind::Control, "[]".into());
     event(&outbox, EventKind::Control, "a", 2);
     assert_eq!(drained(&control), [(2, 1)]);
+}
+
+#[tokio::test]
+async fn a_paced_frame_gives_its_permit_back_when_it_is_taken_and_never_overflows() {
+    let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(2));
+    let paced = |outbox: &Outbox| {
+        let permit = std::sync::Arc::clone(&permits).try_acquire_owned().unwrap();
+        outbox.push_paced(format!("\"{}\"", "x".repeat(MAX_QUEUED_BYTES)), permit);
+    };
+    let outbox = Outbox::new();
+    paced(&outbox);
+    assert_eq!(permits.available_permits(), 2, "nobody will take it");
+    let (control, _) = outbox.attach(false);
+    paced(&outbox);
+    paced(&outbox);
+    assert_eq!(permits.available_permits(), 0);
+    assert!(control.try_next().unwrap().is_some());
+    assert_eq!(permits.available_permits(), 1);
+    outbox.detach();
+    assert_eq!(permits.available_permits(), 2);
 }

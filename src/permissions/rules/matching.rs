@@ -130,8 +130,11 @@ impl<'a> Subject<'a> {
                 ..
             } => {
                 let test = |candidate: &str| payload_matches(payload, candidate, intent);
-                shell.candidates().any(test)
-                    || (intent != Intent::Permit && shell.parts().any(test))
+                let firsts = payload.firsts();
+                firsts.iter().any(|first| shell.says(first))
+                    && (shell.candidates().any(test)
+                        || intent != Intent::Permit
+                            && firsts.iter().any(|first| shell.any_part(first, &test)))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::super::family::{Family, canonical_name};
 use super::super::shell::normal;
+use super::super::shell::published::is_blank;
 
 /// A rule, taken apart once.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub(super) enum Shape {
 pub(super) struct ShellPayload {
     /// Without the trailing `:*`.
     forms: [String; 2],
+    /// The first word of each form, quotes and backslashes gone.
+    firsts: [String; 2],
     /// Whether the payload ended in `:*`.
     pub(super) prefix: bool,
 }
@@ -89,7 +92,24 @@ impl ShellPayload {
         } else {
             [normalised, launched.to_owned()]
         };
-        Self { forms, prefix }
+        let firsts = [&forms[0], &forms[1]].map(|form| {
+            let word = form.split(is_blank).next().unwrap_or_default();
+            word.replace(['\'', '"', '\\'], "")
+        });
+        Self {
+            forms,
+            firsts,
+            prefix,
+        }
+    }
+
+    /// What a command must say somewhere to be spoken of, one or two words.
+    pub(super) fn firsts(&self) -> &[String] {
+        if self.firsts[0] == self.firsts[1] {
+            &self.firsts[..1]
+        } else {
+            &self.firsts
+        }
     }
 
     /// One or two different spellings.

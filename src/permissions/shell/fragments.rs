@@ -49,22 +49,66 @@ fn is_runner(word: &str) -> bool {
 /// Most words peeled off one piece, and deepest nesting of `-c` scripts.
 const MAX_PEELED: usize = 8;
 const MAX_SCRIPTS: usize = 5;
+/// What looking into one piece costs beside its length, and what may be spent
+/// on a text beside its length, both in bytes.
+const PIECE_COST: usize = 256;
+const ALLOWANCE: usize = 32 * 1024;
 
-/// Adds the candidates of `text` to `out`.
-pub(super) fn collect<'a>(text: &'a str, out: &mut Vec<Cow<'a, str>>) {
-    for piece in pieces(text) {
+/// Whether a fragment of `text` passes `test`. `first` is the first word of
+/// what `test` looks for, bare: pieces that do not say it are not looked into.
+///
+/// A text that hides too much to be looked through counts as passing: what
+/// holds back must not be got round by sheer size.
+pub(super) fn any(text: &str, first: &str, test: &dyn Fn(&str) -> bool) -> bool {
+    let mut search = Search {
+        first,
+        test,
+        left: text.len() + ALLOWANCE,
+    };
+    pieces(text, &mut |piece| {
         let piece = piece.trim();
-        if piece.is_empty() {
+        !piece.is_empty()
+            && (test(piece) || may_hide(piece) && says(piece, first) && search.uncover(piece, 0))
+    })
+}
+
+/// Whether `text`, quotes and backslashes aside, holds `bare` at the start of
+/// a word. Nothing that starts with `bare` can come to light otherwise.
+pub(super) fn says(text: &str, bare: &str) -> bool {
+    let (text, bare) = (text.as_bytes(), bare.as_bytes());
+    let Some(&first) = bare.first() else {
+        return true;
+    };
+    let mut starts = true;
+    for (at, &byte) in text.iter().enumerate() {
+        if is_dress(byte) {
             continue;
         }
-        out.push(Cow::Borrowed(piece));
-        if !may_hide(piece) {
-            continue;
+        if starts && byte == first {
+            let mut rest = text[at..].iter().filter(|b| !is_dress(**b));
+            if bare.iter().all(|b| rest.next() == Some(b)) {
+                return true;
+            }
         }
-        let mut owned = Vec::new();
-        uncover(piece, 0, &mut owned);
-        out.extend(owned.into_iter().map(Cow::Owned));
+        starts = starts_word(byte);
     }
+    false
+}
+
+/// Quotes and backslashes: they can stand anywhere in a word.
+pub(super) fn is_dress(byte: u8) -> bool {
+    matches!(byte, b'\'' | b'"' | b'\\')
+}
+
+/// Whether a word can begin behind this byte.
+pub(super) fn starts_word(byte: u8) -> bool {
+    byte <= b' ' || !byte.is_ascii() || b";|&()`".contains(&byte)
+}
+
+struct Search<'s> {
+    first: &'s str,
+    test: &'s dyn Fn(&str) -> bool,
+    left: usize,
 }
 
 /// Whether a piece can run something that its text does not begin with. One
@@ -89,61 +133,76 @@ fn may_hide(piece: &str) -> bool {
         || (dash && (piece.contains("-exec") || piece.contains("-ok")))
 }
 
-/// The candidates inside one piece, deepest last.
-fn uncover(piece: &str, depth: usize, out: &mut Vec<String>) {
-    // As a shell reads the words, quotes and backslashes gone.
-    let words: Vec<Cow<'_, str>> = real_words(piece).collect();
-    let joined = words.join(" ");
-    let first = words.first().map_or("", |word| word);
-    if first == "git" {
-        out.push(payload(piece));
-    }
-    if is_assignment(first) || runs(first, &["env"]) {
-        out.push(primary(piece));
-    }
-    if runs(first, &LAUNCHERS) || runs(first, &["env"]) {
-        let inner = unwrap_launcher(piece);
-        if inner != piece && depth < MAX_SCRIPTS {
-            out.push(inner.clone().into_owned());
-            for piece in pieces(&inner) {
-                let piece = piece.trim();
-                out.push(piece.to_owned());
-                uncover(piece, depth + 1, out);
+impl Search<'_> {
+    /// Whether something inside one piece passes.
+    fn uncover(&mut self, piece: &str, depth: usize) -> bool {
+        let cost = piece.len() + PIECE_COST;
+        if self.left < cost {
+            return true;
+        }
+        self.left -= cost;
+        // As a shell reads the words, quotes and backslashes gone.
+        let words: Vec<Cow<'_, str>> = real_words(piece).collect();
+        let first = words.first().map_or("", |word| word);
+        if first == "git" && (self.test)(&payload(piece)) {
+            return true;
+        }
+        let env = runs(first, &["env"]);
+        if (is_assignment(first) || env) && (self.test)(&primary(piece)) {
+            return true;
+        }
+        if env || runs(first, &LAUNCHERS) {
+            let inner = unwrap_launcher(piece);
+            if inner != piece
+                && depth < MAX_SCRIPTS
+                && ((self.test)(&inner) || self.line(&inner, depth))
+            {
+                return true;
             }
         }
-    }
-    let whole = joined;
-    let mut rest = words.as_slice();
-    let mut from = 0;
-    for _ in 0..MAX_PEELED {
-        let Some(at) = runner(rest) else { break };
-        from += rest[..at].iter().map(|word| word.len() + 1).sum::<usize>();
-        rest = &rest[at..];
-        let joined = whole[from..].to_owned();
-        // `eval` and friends read their words as a line again.
-        if depth < MAX_SCRIPTS && joined.contains([';', '|', '&', '`', '(', '\n']) {
-            for piece in pieces(&joined) {
-                let piece = piece.trim();
-                out.push(piece.to_owned());
-                uncover(piece, depth + 1, out);
+        let whole = words.join(" ");
+        let mut rest = words.as_slice();
+        let mut from = 0;
+        for _ in 0..MAX_PEELED {
+            let Some(at) = runner(rest) else { break };
+            from += rest[..at].iter().map(|word| word.len() + 1).sum::<usize>();
+            rest = &rest[at..];
+            let joined = &whole[from..];
+            // `eval` and friends read their words as a line again.
+            if depth < MAX_SCRIPTS
+                && joined.contains([';', '|', '&', '`', '(', '\n'])
+                && self.line(joined, depth)
+            {
+                return true;
             }
-        }
-        if rest.first().is_some_and(|word| word == "git") {
-            out.push(payload(&joined));
-        }
-        if rest.first().is_some_and(|word| runs(word, &LAUNCHERS)) && depth < MAX_SCRIPTS {
-            // The script is one of the words: read each as a line.
-            for word in rest.iter().filter(|word| word.contains(' ')) {
-                for piece in pieces(word) {
-                    let piece = piece.trim();
-                    out.push(piece.to_owned());
-                    uncover(piece, depth + 1, out);
+            let next = rest.first().map_or("", |word| word);
+            if next == "git" && (self.test)(&payload(joined)) {
+                return true;
+            }
+            if depth < MAX_SCRIPTS && runs(next, &LAUNCHERS) {
+                // The script is one of the words: read each as a line.
+                let mut scripts = rest.iter().filter(|word| word.contains(' '));
+                if scripts.any(|word| self.line(word, depth)) {
+                    return true;
                 }
             }
+            if (self.test)(joined) {
+                return true;
+            }
         }
-        out.push(joined);
+        (self.test)(&whole)
     }
-    out.push(whole);
+
+    /// Whether a line inside a piece holds something that passes.
+    fn line(&mut self, text: &str, depth: usize) -> bool {
+        if !says(text, self.first) {
+            return false;
+        }
+        pieces(text, &mut |piece| {
+            let piece = piece.trim();
+            (self.test)(piece) || says(piece, self.first) && self.uncover(piece, depth + 1)
+        })
+    }
 }
 
 /// Where the command that `words` run starts.
@@ -165,10 +224,10 @@ fn runner(words: &[Cow<'_, str>]) -> Option<usize> {
     (at < words.len()).then_some(at)
 }
 
-/// Cuts at everything that can start a command, outside single quotes.
-fn pieces(text: &str) -> Vec<&str> {
+/// Cuts at everything that can start a command, outside single quotes; whether
+/// `take` wanted one of the pieces.
+fn pieces(text: &str, take: &mut dyn FnMut(&str) -> bool) -> bool {
     let bytes = text.as_bytes();
-    let mut out = Vec::new();
     let mut from = 0;
     let mut at = 0;
     // Whether double quotes are open, here and around each open substitution.
@@ -185,29 +244,36 @@ fn pieces(text: &str) -> Vec<&str> {
             }
             b'"' => quoted = !quoted,
             b'(' if !quoted || at > 0 && bytes[at - 1] == b'$' => {
-                out.push(&text[from..at]);
+                if take(&text[from..at]) {
+                    return true;
+                }
                 around.push(std::mem::take(&mut quoted));
                 from = at + 1;
             }
             b')' if !quoted => {
-                out.push(&text[from..at]);
+                if take(&text[from..at]) {
+                    return true;
+                }
                 quoted = around.pop().unwrap_or(false);
                 from = at + 1;
             }
             b'`' => {
-                out.push(&text[from..at]);
+                if take(&text[from..at]) {
+                    return true;
+                }
                 from = at + 1;
             }
             b';' | b'|' | b'&' | b'\n' | b'\r' if !quoted => {
-                out.push(&text[from..at]);
+                if take(&text[from..at]) {
+                    return true;
+                }
                 from = at + 1;
             }
             _ => {}
         }
         at += 1;
     }
-    out.push(&text[from..]);
-    out
+    take(&text[from..])
 }
 
 /// How many bytes at the start neither cut nor quote.
@@ -221,10 +287,9 @@ fn boring(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    fn of(text: &str) -> Vec<Cow<'_, str>> {
-        let mut found = Vec::new();
-        collect(text, &mut found);
-        found
+    fn hides(text: &str, command: &str) -> bool {
+        let first = command.split(' ').next().unwrap();
+        any(text, first, &|found| found.starts_with(command))
     }
 
     #[test]
@@ -250,8 +315,38 @@ mod tests {
             "sudo bash -c 'true; rm x'",
             "A=1 rm x",
         ] {
-            assert!(of(text).iter().any(|f| f.starts_with("rm x")), "{text}");
+            assert!(hides(text, "rm x"), "{text}");
         }
-        assert!(!of("echo 'a; rm x'").iter().any(|f| f.starts_with("rm")));
+        assert!(!hides("echo 'a; rm x'", "rm"));
+    }
+
+    #[test]
+    fn a_word_is_said_at_the_start_of_a_word_quotes_aside() {
+        for text in [
+            "rm",
+            "a rm",
+            "r'm'",
+            "a;\"r\"m",
+            "$(rm",
+            "\\rm",
+            "a\u{a0}rm",
+        ] {
+            assert!(says(text, "rm"), "{text}");
+        }
+        for text in ["", "arm", "r m", "a-rm", "r", "/rm"] {
+            assert!(!says(text, "rm"), "{text}");
+        }
+        assert!(says("x", ""));
+    }
+
+    #[test]
+    fn what_hides_too_much_to_be_looked_through_counts_as_found() {
+        let hostile = "a='x' y rm;".repeat(6000);
+        assert!(hides(&hostile, "rm x"));
+        assert!(
+            !hides(&hostile, "make"),
+            "what it does not say is not in it"
+        );
+        assert!(!hides(&"a='x' y rm;".repeat(20), "rm x"));
     }
 }

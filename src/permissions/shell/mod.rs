@@ -20,7 +20,7 @@ mod sed;
 pub(super) mod table;
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use super::context::Context;
 use super::family::Command;
@@ -31,6 +31,9 @@ pub(super) use heredoc::HeredocWrite;
 
 /// Deepest nesting of `-c` scripts that is looked into when a permit is checked.
 const MAX_SCRIPTS: usize = 5;
+/// Most commands, and the longest text in bytes, that a permit is checked for.
+const MAX_COMMANDS: usize = 256;
+const MAX_PERMITTED: usize = 32 * 1024;
 
 /// The command of one call.
 pub(super) struct ShellView<'a> {
@@ -39,7 +42,8 @@ pub(super) struct ShellView<'a> {
     context: &'a Context<'a>,
     additional: &'a [String],
     candidates: OnceCell<Vec<String>>,
-    parts: OnceCell<Vec<Cow<'a, str>>>,
+    /// The text without quotes and backslashes, if it has any.
+    bare: OnceCell<Option<String>>,
     read_only: OnceCell<bool>,
 }
 
@@ -56,7 +60,7 @@ impl<'a> ShellView<'a> {
             context,
             additional,
             candidates: OnceCell::new(),
-            parts: OnceCell::new(),
+            bare: OnceCell::new(),
             read_only: OnceCell::new(),
         }
     }
@@ -85,26 +89,36 @@ impl<'a> ShellView<'a> {
         made.iter().map(String::as_str)
     }
 
-    /// Everything that could run as a command of its own: for restrictions.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &str> {
-        let made = self.parts.get_or_init(|| {
-            let mut found = Vec::new();
-            match &self.command {
-                Some(Command::Text(text)) => fragments::collect(text, &mut found),
-                Some(Command::Argv(words)) => {
-                    // A word with blanks may be a script for one of the others.
-                    for word in words.iter().filter(|word| word.contains([' ', '\n'])) {
-                        fragments::collect(word, &mut found);
-                    }
-                    let mut joined = Vec::new();
-                    fragments::collect(&self.raw, &mut joined);
-                    found.extend(joined.into_iter().map(|part| Cow::Owned(part.into_owned())));
-                }
-                None => {}
+    /// Whether the text says `word` where a word can start, quotes and
+    /// backslashes aside: no spelling or part of it starts with `word` otherwise.
+    pub(super) fn says(&self, word: &str) -> bool {
+        let bare = self.bare.get_or_init(|| {
+            if self.raw.bytes().any(fragments::is_dress) {
+                let kept = |c: &char| !matches!(c, '\'' | '"' | '\\');
+                Some(self.raw.chars().filter(kept).collect())
+            } else {
+                None
             }
-            found
         });
-        made.iter().map(|part| &**part)
+        let bare = bare.as_deref().unwrap_or(&self.raw);
+        let starts = |at: usize| {
+            let before = at.checked_sub(1).map(|at| bare.as_bytes()[at]);
+            before.is_none_or(fragments::starts_word)
+        };
+        word.is_empty() || bare.match_indices(word).any(|(at, _)| starts(at))
+    }
+
+    /// Whether something in it that could run as a command of its own passes
+    /// `test`: for restrictions. `first` is the first word that `test` looks for.
+    pub(super) fn any_part(&self, first: &str, test: &dyn Fn(&str) -> bool) -> bool {
+        if let Some(Command::Argv(words)) = &self.command {
+            // A word with blanks may be a script for one of the others.
+            let mut scripts = words.iter().filter(|word| word.contains([' ', '\n']));
+            if scripts.any(|word| fragments::any(word, first, test)) {
+                return true;
+            }
+        }
+        self.command.is_some() && fragments::any(&self.raw, first, test)
     }
 
     /// The script that a shell gets: the text, or what follows `-c`.
@@ -131,13 +145,25 @@ impl<'a> ShellView<'a> {
     /// Whether every command in the line is permitted, read-only, or only
     /// prepares (`cd`, `export`, assignments).
     pub(super) fn every_part_covered(&self, permitted: &dyn Fn(&str) -> bool) -> bool {
-        self.covered(&self.script(), permitted, 0)
+        let script = self.script();
+        let commands = Cell::new(MAX_COMMANDS);
+        script.len() <= MAX_PERMITTED && self.covered(&script, permitted, 0, &commands)
     }
 
-    fn covered(&self, text: &str, permitted: &dyn Fn(&str) -> bool, depth: usize) -> bool {
+    fn covered(
+        &self,
+        text: &str,
+        permitted: &dyn Fn(&str) -> bool,
+        depth: usize,
+        commands: &Cell<usize>,
+    ) -> bool {
         let Ok(script) = lexer::read(text) else {
             return false;
         };
+        let Some(left) = commands.get().checked_sub(script.commands.len()) else {
+            return false;
+        };
+        commands.set(left);
         script.commands.iter().all(|command| {
             let span = text[command.span.0..command.span.1].trim();
             let words = script.words_of(command);
@@ -174,7 +200,9 @@ impl<'a> ShellView<'a> {
             }
             if normal::runs(&program.text, &normal::LAUNCHERS) {
                 return match launcher::lexed_script(args) {
-                    Some(inner) if depth < MAX_SCRIPTS => self.covered(inner, permitted, depth + 1),
+                    Some(inner) if depth < MAX_SCRIPTS => {
+                        self.covered(inner, permitted, depth + 1, commands)
+                    }
                     _ => permitted(span),
                 };
             }

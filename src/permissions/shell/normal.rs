@@ -9,6 +9,8 @@ use super::published::{is_blank, split_tolerant, strip_quotes, word_run, words};
 pub(super) const LAUNCHERS: [&str; 5] = ["bash", "sh", "zsh", "dash", "ksh"];
 /// Deepest nesting of launchers that is looked through.
 const MAX_LAUNCHERS: usize = 5;
+/// Most segments that may only prepare before the primary command comes.
+const MAX_PREPARING: usize = 64;
 
 /// Words with real quoting: quotes removed, backslashes escape outside single
 /// quotes, empty words dropped. Reads no further than asked.
@@ -125,7 +127,7 @@ fn inner_command(text: &str) -> Option<String> {
 pub(in super::super) fn primary(text: &str) -> String {
     let unwrapped = unwrap_launcher(text);
     if let Some(segments) = split_tolerant(&unwrapped) {
-        for segment in &segments {
+        for segment in segments.iter().take(MAX_PREPARING) {
             if let Some(command) = without_prefix(segment) {
                 return command;
             }

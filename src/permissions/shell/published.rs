@@ -118,7 +118,7 @@ impl<'a> Splitter<'a, '_> {
                     continue;
                 }
                 b'&' | b'|' if next == Some(byte) => {
-                    if self.text[at + 2..].trim().is_empty() {
+                    if self.text[at + 2..].trim_start().is_empty() {
                         return None;
                     }
                     self.cut(at, at + 2);

@@ -20,6 +20,8 @@ const LOOKING: [&str; 26] = [
     "wc", "diff", "file", "stat", "curl", "rg", "ag", "ack", "fgrep", "egrep", "jq", "yq", "tree",
     "less",
 ];
+/// Most paths that are held against the places of skills.
+const MAX_PATHS: usize = 256;
 /// Longest command shown in an offer, in characters.
 const SHOWN: usize = 40;
 
@@ -124,8 +126,16 @@ fn destroys(text: &str) -> bool {
 }
 
 fn forces(text: &str) -> bool {
-    // All of them hold one of these.
-    if !text.contains("-f") && !text.contains("--hard") {
+    let bytes = text.as_bytes();
+    let ends =
+        |byte: Option<&u8>| byte.is_none_or(|b| !b.is_ascii_graphic() || b"'\";|&".contains(b));
+    let stands = |flag: &str| {
+        text.match_indices(flag).any(|(at, flag)| {
+            ends(at.checked_sub(1).and_then(|at| bytes.get(at))) && ends(bytes.get(at + flag.len()))
+        })
+    };
+    // A redirect that is taken out may leave a flag where none stood.
+    if !text.contains('>') && !FORCEFUL.iter().any(|flag| stands(flag)) {
         return false;
     }
     let any = |segment: &str| words(segment).any(|(word, _)| FORCEFUL.contains(&word));
@@ -239,9 +249,11 @@ fn absolute_paths(command: &str) -> Vec<String> {
         word.trim_start_matches(['"', '\'', '`', '(', '[', '{'])
             .trim_end_matches(['"', '\'', '`', ')', ',', ';', '|', ']', '}'])
     });
+    let of_skill = |word: &str| word.contains("/scripts/") || word.contains('\\');
     quoted
         .chain(bare)
-        .filter(|word| absolute(word))
+        .filter(|word| absolute(word) && of_skill(word))
+        .take(MAX_PATHS)
         .map(|word| word.replace('\\', "/"))
         .collect()
 }

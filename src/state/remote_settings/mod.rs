@@ -10,6 +10,7 @@ mod document;
 mod load;
 mod memory;
 mod mode_entry;
+mod plan;
 mod writer;
 
 use std::collections::BTreeMap;

@@ -44,6 +44,7 @@ use super::socket::{CLIENT_BUFFER_BYTES, websocket};
 use crate::config::{AuthSecrets, DirectFlags, ListenUrl};
 use crate::listener::app_server_info;
 use crate::listener::door::DoorSender;
+use crate::process::Processes;
 use crate::protocol::ConnectionId;
 use crate::telemetry::session_log::SessionLog;
 
@@ -74,6 +75,8 @@ pub struct DirectParts {
     pub door: DoorSender,
     /// The Letta API, for `--openai-api`.
     pub api: crate::api::Client,
+    /// What this machine can do, for `/app-server-info`.
+    pub processes: Processes,
     /// The session log.
     pub log: SessionLog,
     /// Fires when the process stops taking work: `/readyz` says so.
@@ -200,7 +203,10 @@ async fn answer(
             plain(503, "draining\n")
         }
         Admission::Http(Endpoint::Ready) => plain(200, "ok\n"),
-        Admission::Http(Endpoint::Info) => json_answer(200, &app_server_info("http-info")),
+        Admission::Http(Endpoint::Info) => {
+            let info = app_server_info("http-info", &house.parts.processes).await;
+            json_answer(200, &info)
+        }
         Admission::Http(Endpoint::Page) => match &house.page {
             Some(page) => page.page(&head.headers),
             None => empty(404, "Not Found"),

@@ -1,6 +1,5 @@
 //! Frames in and out of an open connection, and peers that misbehave.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -266,8 +265,7 @@ async fn what_arrived_before_a_close_is_heard_before_it() {
 async fn frames_of_ours_are_logged_with_pings_and_replies() {
     let mut bench = Bench::single();
     let (mut peer, outbox) = bench.connect().await;
-    let reply: Arc<str> = r#"{"type":"sync_response"}"#.into();
-    outbox.push_reply(reply);
+    outbox.push_reply(r#"{"type":"sync_response"}"#.into());
     delta(&outbox, 1);
     peer.text().await;
     let event = peer.text().await;

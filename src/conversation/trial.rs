@@ -1,0 +1,117 @@
+//! Services of a process that is not there, for tests and fuzz targets of the
+//! floors above: a home of its own, an API that nobody answers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::services::{ApiHandle, Loads, Meter};
+use super::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
+use crate::api::token::StaticToken;
+use crate::api::{BaseUrl, Client, ClientSettings, Net, NetSettings};
+use crate::events::{EventSink, Injected, Outbound, Recipient};
+use crate::hooks::Hooks;
+use crate::process::{BaseEnvironment, Processes};
+use crate::protocol::PermissionMode;
+use crate::skills::Skills;
+use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
+use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
+use crate::state::{Home, SettingsFiles, UserSettings};
+use crate::telemetry::metrics::Metrics;
+use crate::tools::overflow::Truncation;
+use crate::tools::{Toolbox, command_tools, file_tools};
+
+/// The services, and the ends at which others would listen.
+#[derive(Debug)]
+pub struct Trial {
+    /// What conversations and devices share.
+    pub services: Arc<Services>,
+    /// Frames on their way out.
+    pub outbound: mpsc::UnboundedReceiver<Outbound>,
+    /// Work for conversations.
+    pub injected: mpsc::UnboundedReceiver<(Recipient, Injected)>,
+}
+
+impl Trial {
+    /// Services of a user whose home is `home`, with conversations that work in
+    /// `cwd` and an API at `server`.
+    ///
+    /// # Errors
+    /// When the machine lacks what every process has.
+    pub async fn new(
+        home: &Path,
+        cwd: &Path,
+        server: &str,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let home = Home::at(home);
+        let (events, outbound) = EventSink::channel();
+        let (inject, injected) = mpsc::unbounded_channel();
+        let link = Link {
+            connection: None,
+            name: "trial".into(),
+            open: false,
+            local: false,
+        };
+        let defaults = RemoteDefaults {
+            mode: PermissionMode::Standard,
+            user_cwd: None,
+            process_cwd: Some(PathBuf::from(cwd)),
+        };
+        let tools = command_tools().into_iter();
+        let tools = tools.chain(file_tools(
+            Truncation::default(),
+            Skills::new(home.clone(), None),
+        ));
+        let net = Net::new(&NetSettings::default())?;
+        let api = ClientSettings::new(BaseUrl::parse(server)?);
+        let variables = std::env::vars_os().collect();
+        let base = BaseEnvironment::new(variables, Path::new("/opt/letta"), None, None);
+        let api = Client::new(net, Arc::new(StaticToken::default()), &api)?;
+        let files = SettingsFiles::new(home.clone());
+        let processes = Processes::new(base);
+        let hooks = Hooks::new(
+            files.clone(),
+            processes.clone(),
+            api.clone(),
+            home.letta.clone(),
+        );
+        let services = Services {
+            api: ApiHandle(api),
+            hooks,
+            remote: RemoteSettings::open(&home, defaults).await,
+            settings: UserSettings::load(&home),
+            settings_files: files,
+            interrupted: InterruptedTurns::start(InterruptedStore::new(&home, server)).0,
+            toolbox: Toolbox::new(tools),
+            controllers: crate::tools::Controllers::new(events.clone()),
+            background: processes,
+            metrics: Meter(Metrics::new("0", [])),
+            events,
+            inject,
+            link: watch::channel(link).1,
+            agents: AgentFacts::default(),
+            git: GitContexts::default(),
+            response_states: Default::default(),
+            guards: Guards {
+                terminal_grace: Duration::from_secs(2),
+                stall: Duration::from_secs(60),
+                stall_lookup: Duration::from_secs(5),
+            },
+            credential_files: Vec::new(),
+            no_skills: RawValue::from_string("[]".into())?.into(),
+            catalogs: Catalogs::new()?,
+            home,
+            draining: CancellationToken::new(),
+            load: Loads::default(),
+        };
+        Ok(Self {
+            services: Arc::new(services),
+            outbound,
+            injected,
+        })
+    }
+}

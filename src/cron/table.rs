@@ -1,0 +1,214 @@
+//! Which tasks are due (07 §1.9): a compact table of what may happen, and what
+//! does at a minute.
+//!
+//! Invariant: pure; a minute is looked at without parsing anything, so that ten
+//! thousand tasks cost no more than a few milliseconds.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::expression::Expression;
+use super::firing::minute_start;
+use super::lease::covers;
+use super::task::{Status, Task, invalid_cron_error};
+use super::zone::Zones;
+use crate::config::CronScope;
+
+/// A one-shot that is later than this has been missed.
+pub(super) const TOO_LATE: SignedDuration = SignedDuration::from_mins(5);
+
+/// What may happen to the tasks of a scope.
+#[derive(Debug, Default)]
+pub struct Table {
+    rows: Vec<Row>,
+    clocks: Vec<TimeZone>,
+}
+
+#[derive(Debug)]
+struct Row {
+    id: String,
+    active: bool,
+    when: When,
+    shift: SignedDuration,
+    expires_at: Option<Timestamp>,
+    last_fired: Option<Timestamp>,
+    /// The first minute that matches after the last one that was looked at.
+    next: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+enum When {
+    /// On the clock with this place in the list.
+    Cron(Expression, usize),
+    Once(Timestamp),
+    /// Its expression cannot be read and nobody said so yet.
+    Invalid,
+    Never,
+}
+
+/// What must be done with a task now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It fires, so long after now; `intended` is its moment.
+    Fire {
+        /// The task.
+        id: String,
+        /// The moment for which it was planned.
+        intended: Timestamp,
+        /// How much later it fires.
+        delay: SignedDuration,
+    },
+    /// Its life is over.
+    Expire(String),
+    /// Its moment passed.
+    Miss(String),
+    /// Its expression cannot be read.
+    Complain(String),
+}
+
+impl Table {
+    /// The table of the tasks that a scope covers; `looked` is the last minute that
+    /// was looked at.
+    pub fn new(tasks: &[Task], scope: CronScope, zones: &Zones, looked: Timestamp) -> Self {
+        let mut table = Self::default();
+        let mut known: HashMap<&str, usize> = HashMap::new();
+        for task in tasks {
+            let active = task.status() == Status::Active;
+            let expires_at = task.time("expires_at").filter(|_| task.is_recurring());
+            let dies = expires_at.is_some() && task.status() == Status::Paused;
+            if !(active || dies) || !covers(scope, task.text("agent_id")) {
+                continue;
+            }
+            let name = task.text("timezone");
+            let clock = *known.entry(name).or_insert_with(|| {
+                table.clocks.push(zones.find(name).0);
+                table.clocks.len() - 1
+            });
+            let when = match (task.is_recurring(), task.time("scheduled_for")) {
+                (false, Some(at)) => When::Once(at),
+                (recurring, _) => match Expression::parse(task.text("cron")) {
+                    Ok(expression) => When::Cron(expression, clock),
+                    Err(_) if recurring && !complained(task) => When::Invalid,
+                    Err(_) => When::Never,
+                },
+            };
+            let shift = task.jitter();
+            table.rows.push(Row {
+                id: task.id().to_owned(),
+                active,
+                next: next(&when, shift, &table.clocks, looked),
+                when,
+                shift,
+                expires_at,
+                last_fired: task.time("last_fired_at"),
+            });
+        }
+        table
+    }
+
+    /// The tasks that may fire.
+    pub fn active(&self) -> HashSet<&str> {
+        let active = self.rows.iter().filter(|row| row.active);
+        active.map(|row| row.id.as_str()).collect()
+    }
+
+    /// When the next task fires, the delay of recurring ones left aside.
+    pub fn next_fire(&self) -> Option<Timestamp> {
+        let active = self.rows.iter().filter(|row| row.active);
+        active.filter_map(|row| row.next).min()
+    }
+
+    /// When the next one-shot fires that has not been tried.
+    pub fn next_once(&self, fired: &dyn Fn(&str, Timestamp) -> bool) -> Option<Timestamp> {
+        let once = self.rows.iter().filter_map(|row| match row.when {
+            When::Once(at) if row.active && !fired(&row.id, at) => row.next,
+            _ => None,
+        });
+        once.min()
+    }
+
+    /// The clock was set back: counts every next fire anew.
+    pub fn recount(&mut self, looked: Timestamp) {
+        for row in &mut self.rows {
+            row.next = next(&row.when, row.shift, &self.clocks, looked);
+        }
+    }
+
+    /// What is due at `now`, for the minutes that have not been looked at, oldest
+    /// first. `fired` says whether a task fired for a minute already.
+    pub fn due(
+        &mut self,
+        now: Timestamp,
+        minutes: &[Timestamp],
+        fired: &dyn Fn(&str, Timestamp) -> bool,
+    ) -> Vec<Due> {
+        let mut due = Vec::new();
+        for row in &mut self.rows {
+            if row.expires_at.is_some_and(|end| end <= now) {
+                due.push(Due::Expire(row.id.clone()));
+                continue;
+            }
+            if !row.active {
+                continue;
+            }
+            match &row.when {
+                When::Never => {}
+                When::Invalid => due.push(Due::Complain(row.id.clone())),
+                When::Once(at) if now.duration_since(*at) > TOO_LATE => {
+                    due.push(Due::Miss(row.id.clone()));
+                }
+                When::Once(at) => {
+                    if row.next.is_some_and(|next| next <= now) && !fired(&row.id, *at) {
+                        due.push(Due::Fire {
+                            id: row.id.clone(),
+                            intended: *at,
+                            delay: SignedDuration::ZERO,
+                        });
+                    }
+                }
+                When::Cron(expression, clock) => {
+                    let Some(last) = minutes.last() else { continue };
+                    if row.next.is_none_or(|next| next > *last) {
+                        continue;
+                    }
+                    let clock = &self.clocks[*clock];
+                    for minute in minutes {
+                        // A quick restart must not fire what the last process fired.
+                        let done = row.last_fired.is_some_and(|at| minute_start(at) == *minute);
+                        if expression.matches(clock.to_datetime(*minute))
+                            && !done
+                            && !fired(&row.id, *minute)
+                        {
+                            due.push(Due::Fire {
+                                id: row.id.clone(),
+                                intended: *minute,
+                                delay: row.shift.max(SignedDuration::ZERO),
+                            });
+                        }
+                    }
+                    row.next = expression.next(*last, clock);
+                }
+            }
+        }
+        due
+    }
+}
+
+fn next(
+    when: &When,
+    shift: SignedDuration,
+    clocks: &[TimeZone],
+    looked: Timestamp,
+) -> Option<Timestamp> {
+    match when {
+        When::Cron(expression, clock) => expression.next(looked, clocks.get(*clock)?),
+        When::Once(at) => Some(at.checked_add(shift).unwrap_or(*at)),
+        When::Invalid | When::Never => None,
+    }
+}
+
+fn complained(task: &Task) -> bool {
+    task.is_reported_invalid(&invalid_cron_error(task.text("cron")))
+}

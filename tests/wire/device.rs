@@ -1,0 +1,200 @@
+//! Commands about the machine, over the wire: answers to whom they belong,
+//! nothing slow in front of anything quick.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use local_cloud::Scope;
+use serde_json::{Value, json};
+
+use crate::harness::{Lab, SOON, bash, scope};
+
+fn git(lab: &Lab, arguments: &[&str]) {
+    let status = Command::new("git")
+        .args(["-c", "user.name=t", "-c", "user.email=t@t"])
+        .args(arguments)
+        .current_dir(lab.file(""))
+        .status();
+    assert!(status.unwrap().success(), "{arguments:?}");
+}
+
+fn repository(lab: &Lab) {
+    git(lab, &["init", "-q", "-b", "main"]);
+    git(lab, &["commit", "-q", "--allow-empty", "-m", "x"]);
+    git(lab, &["branch", "other"]);
+}
+
+#[tokio::test]
+async fn s06_19_files_are_listed_written_read_and_edited() {
+    let lab = Lab::start().await;
+    let device = lab.device().await;
+    let path = lab.file("a/new.txt").to_string_lossy().into_owned();
+    let write = json!({"type": "write_file", "path": path, "content": "one\r\ntwo\r\n"});
+    let answer = device.request(write, SOON).await.unwrap();
+    assert_eq!(answer["success"], true);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "one\r\ntwo\r\n");
+    let edit =
+        json!({"type": "edit_file", "file_path": path, "old_string": "two", "new_string": "2"});
+    let mark = lab.cloud.mark();
+    let answer = device.request(edit, SOON).await.unwrap();
+    assert_eq!(answer["start_line"], 2);
+    let frames = lab.cloud.frames();
+    let kinds: Vec<&str> = frames.iter().map(|frame| frame.kind()).collect();
+    let at = |kind| kinds.iter().position(|known| *known == kind).unwrap();
+    assert!(at("file_ops") < at("edit_file_response"));
+    let (pushed, _) = lab.labelled(mark, "file_ops").await;
+    assert_eq!(pushed["document_content"], "one\r\n2\r\n");
+    // A direct answer has no envelope.
+    assert!(pushed.get("event_seq").is_none() && pushed.get("runtime").is_none());
+    let read = json!({"type": "read_file", "path": path, "encoding": "base64"});
+    let answer = device.request(read, SOON).await.unwrap();
+    assert_eq!(answer["content"], "b25lDQoyDQo=");
+    let wrong = json!({"type": "read_file", "path": path, "encoding": "hex"});
+    let answer = device.request(wrong, SOON).await.unwrap();
+    assert_eq!(
+        (&answer["type"], &answer["success"]),
+        (&json!("read_file_response"), &json!(false))
+    );
+}
+
+#[tokio::test]
+async fn s06_4_2_a_checkout_is_followed_by_the_status_of_each_conversation() {
+    let lab = Lab::start().await;
+    repository(&lab);
+    let device = lab.device().await;
+    let scopes = [scope(), Scope::new("agent-1", "default")];
+    for scope in &scopes {
+        let sync = json!({"type": "sync", "runtime": scope.runtime()});
+        device.request(sync, SOON).await.unwrap();
+    }
+    let mark = lab.cloud.mark();
+    let checkout = json!({"type": "checkout_branch", "branch": "other"});
+    let answer = device.request(checkout, SOON).await.unwrap();
+    assert_eq!(
+        (&answer["success"], &answer["branch"]),
+        (&json!(true), &json!("other"))
+    );
+    for scope in &scopes {
+        let shows = |frame: &local_cloud::Frame| {
+            frame.kind() == "update_device_status"
+                && frame.value["runtime"]["conversation_id"] == scope.runtime()["conversation_id"]
+        };
+        let (status, _) = lab.frame(mark, shows).await;
+        let git = &status["device_status"]["git_context"];
+        assert_eq!(
+            *git,
+            json!({"branch": "other", "recent_branches": ["main"]})
+        );
+    }
+}
+
+#[tokio::test]
+async fn s06_4_3_a_branch_that_a_tool_switched_is_shown_after_the_turn() {
+    let lab = Lab::start().await;
+    repository(&lab);
+    lab.mode(&scope(), "unrestricted").await;
+    let mark = lab.cloud.mark();
+    let line = bash("git checkout -q other");
+    lab.cloud
+        .turn(&scope(), &format!("{line}\nSAY done"))
+        .await
+        .unwrap();
+    let shows = |frame: &local_cloud::Frame| {
+        frame.value["device_status"]["git_context"]["branch"] == "other"
+    };
+    lab.frame(mark, shows).await;
+}
+
+#[tokio::test]
+async fn s06_5_a_terminal_echoes_and_ends_with_the_connection() {
+    let lab = Lab::start().await;
+    let device = lab.device().await;
+    let mark = lab.cloud.mark();
+    device.send(json!({"type": "terminal_spawn", "terminal_id": "t", "cols": 80, "rows": 24}));
+    let (spawned, _) = lab.labelled(mark, "terminal_spawned").await;
+    let type_in = |data: &str| {
+        device.send(json!({"type": "terminal_input", "terminal_id": "t", "data": data}));
+    };
+    type_in("echo $$ > pid.new; mv pid.new pid; echo d''one\r");
+    lab.frame(mark, |frame| {
+        frame.kind() == "terminal_output" && frame.value["data"].as_str().unwrap().contains("done")
+    })
+    .await;
+    let pid = lab.written("pid").await;
+    assert_eq!(spawned["pid"].to_string(), pid);
+    // Typed text is no matter of any log.
+    type_in("echo hush''-hush\r");
+    device.drop_tcp();
+    let gone = async {
+        while fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.contains(") Z"))
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.unwrap();
+    lab.device().await;
+}
+
+#[tokio::test]
+async fn fifty_slow_searches_hold_up_neither_a_message_nor_a_file() {
+    let lab = Lab::start().await;
+    let device = lab.device().await;
+    // Searching this takes its time: every line is long and almost matches.
+    let line = "a".repeat(2000) + "\n";
+    for n in 0..40 {
+        fs::write(lab.file(&format!("{n}.txt")), line.repeat(200)).unwrap();
+    }
+    let mark = lab.cloud.mark();
+    for n in 0..50 {
+        device.send(
+            json!({"type": "grep_in_files", "request_id": format!("grep-{n}"),
+            "cwd": lab.file(""), "query": "(a|aa)+b(a|aa)+c", "is_regex": true}),
+        );
+    }
+    let list = json!({"type": "list_in_directory", "path": lab.file(""), "request_id": "list"});
+    device.send(list);
+    lab.say(&scope(), "cm-1", "SAY here").await;
+    let (_, listed) = lab
+        .frame(mark, |frame| frame.value["request_id"] == "list")
+        .await;
+    let (_, said) = lab.labelled(mark, "turn_finished").await;
+    let answered =
+        |frame: &&std::sync::Arc<local_cloud::Frame>| frame.kind() == "grep_in_files_response";
+    let before = lab.cloud.frames().iter().filter(answered).count();
+    let _ = (listed, said);
+    assert!(before < 50, "the searches were done before the message");
+    // Every one is answered in the end, in whatever order.
+    let mut answers = std::collections::BTreeSet::new();
+    let all = async {
+        while answers.len() < 50 {
+            for frame in lab.cloud.frames().iter().filter(answered) {
+                answers.insert(frame.value["request_id"].to_string());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON * 4, all)
+        .await
+        .expect("a search was not answered");
+}
+
+#[tokio::test]
+async fn what_is_no_command_is_answered_and_the_next_one_still_works() {
+    let lab = Lab::start().await;
+    let device = lab.device().await;
+    for frame in [
+        json!({"type": "get_tree", "path": 1}),
+        json!({"type": "write_file", "path": lab.file("never"), "content": null}),
+        json!({"type": "terminal_input", "terminal_id": "t"}),
+        json!({"type": "no_such_command"}),
+    ] {
+        let answer: Value = device.request(frame.clone(), SOON).await.unwrap();
+        assert_ne!(answer["success"], true, "{frame}");
+        assert!(answer["error"].is_string(), "{frame}");
+    }
+    assert!(!lab.file("never").exists());
+    let tree = json!({"type": "get_tree", "path": lab.file(""), "depth": 1});
+    assert_eq!(device.request(tree, SOON).await.unwrap()["success"], true);
+}
