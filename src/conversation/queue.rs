@@ -451,6 +451,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_connection_queued_goes_with_it_unless_it_goes_on_under_another_id() {
+        let mut queue = Queue::new(0, 0);
+        let (old, new) = (ConnectionId::new("conn-1"), ConnectionId::new("conn-2"));
+        let work = || text("a", ImageFailureMode::Strict);
+        queue.push(work(), None, Some(old.clone()), "t".into());
+        queue.moved(&old, &new);
+        queue.remove_of(&old);
+        assert_eq!(queue.len(), 1);
+        queue.remove_of(&new);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
     fn a_batch_keeps_messages_separate_and_in_order() {
         let mut queue = Queue::new(0, 0);
         for content in ["a", "b", "c"] {

@@ -141,3 +141,34 @@ async fn beat(pings: &mpsc::Sender<Message>, unanswered: &AtomicU32) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long a client is kept whose pongs come as `answer` says.
+    async fn kept(answer: bool) -> Option<Duration> {
+        let (pings, mut sent) = mpsc::channel(1);
+        let unanswered = AtomicU32::new(0);
+        let begun = Instant::now();
+        let answers = async {
+            while sent.recv().await.is_some() {
+                if answer {
+                    unanswered.store(0, Ordering::Relaxed);
+                }
+            }
+        };
+        let hour = Duration::from_secs(3600);
+        tokio::select! {
+            () = beat(&pings, &unanswered) => Some(begun.elapsed()),
+            () = answers => None,
+            () = tokio::time::sleep(hour) => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s02_1_1_three_pings_without_an_answer_end_a_client() {
+        assert_eq!(kept(false).await, Some(4 * PING_EVERY));
+        assert_eq!(kept(true).await, None);
+    }
+}
