@@ -13,8 +13,8 @@
 //!
 //! - 0 [`protocol`]: wire types of the WebSocket protocol, nothing but data.
 //! - 0 [`config`]: every flag and environment variable, read once.
-//! - 0 [`frontmatter`]: the header of a Markdown file.
 //! - 0 `line_diff`: which lines two texts have in common.
+//! - 0 [`frontmatter`]: the header of a Markdown file.
 //! - 1 [`events`]: the two handles that let lower floors speak upward.
 //! - 1 [`state`]: everything on disk under `~/.letta` and `.letta`.
 //! - 1 [`telemetry`]: logs, the per-session transport log, metrics.

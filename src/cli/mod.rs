@@ -8,6 +8,8 @@
 )]
 
 mod cron;
+mod detach;
+mod doctor;
 pub mod healthcheck;
 mod help;
 pub mod init;
@@ -16,6 +18,7 @@ mod memory;
 pub mod notify;
 pub mod permissions;
 mod server;
+mod stop;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -44,6 +47,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match command.as_ref().and_then(|word| word.to_str()) {
         Some("server" | "remote") => server::main(rest),
         Some("cron") => cron::run(rest),
+        Some("stop") => stop::run(&rest),
+        Some("doctor") => doctor::main(&rest),
+        Some("app-server") => {
+            eprintln!("Warning: `letta app-server` is now `letta server --listen`.");
+            server::main(listening(rest))
+        }
         Some("login") => login::log_in(),
         Some("logout") => login::log_out(),
         Some("permissions") => permissions::run(pico_args::Arguments::from_vec(rest)),
@@ -64,6 +73,15 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         None => usage("a command is missing", help::TOP),
         Some(other) => usage(&format!("Unknown command '{other}'"), help::TOP),
     }
+}
+
+/// The arguments of `letta app-server` as those of `letta server`.
+fn listening(mut args: Vec<OsString>) -> Vec<OsString> {
+    let is_listen = |arg: &OsString| arg.to_string_lossy().starts_with("--listen");
+    if !args.iter().any(is_listen) {
+        args.push("--listen".into());
+    }
+    args
 }
 
 /// Tells what was wrong with the command line and how it should look.

@@ -6,6 +6,7 @@
 //! lookup, so tests feed a map and never touch the process.
 //! `docs/configuration.md` is held against [`FLAGS`] and [`VARIABLES`] by a test.
 
+mod direct;
 mod duration;
 mod environment;
 mod flags;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use direct::{AuthFlags, AuthSecrets, DirectError, DirectFlags, ListenUrl, TokenSource};
 pub use duration::{DURATION_FORMS, parse_duration};
 pub use flags::{
     FLAGS, Flag, ServerCommand, ServerFlags, USAGE_EXIT, UsageError, parse_server, strip_backend,
@@ -62,7 +64,7 @@ pub struct Config {
     pub listener_device_id: Option<String>,
     /// `LETTA_RUNTIME_ENVIRONMENT_DEVICE_ID`.
     pub runtime_device_id: Option<String>,
-    /// `HOME`, absolute.
+    /// `RAILWAY_VOLUME_MOUNT_PATH`, else `HOME`; absolute.
     pub home: Option<PathBuf>,
     /// `LETTA_HOME`.
     pub letta_home: Option<PathBuf>,
@@ -293,7 +295,11 @@ impl Config {
                 .filter(|id| is_identity(id)),
             listener_device_id: env.device_id("LETTA_LISTENER_DEVICE_ID"),
             runtime_device_id: env.text("LETTA_RUNTIME_ENVIRONMENT_DEVICE_ID"),
-            home: env.path("HOME").filter(|home| home.is_absolute()),
+            home: {
+                let (volume, home) = (env.path("RAILWAY_VOLUME_MOUNT_PATH"), env.path("HOME"));
+                let absolute = |path: &PathBuf| path.is_absolute();
+                volume.filter(absolute).or(home.filter(absolute))
+            },
             letta_home: env.path("LETTA_HOME"),
             xdg_config_home: env.path("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute()),
             user_cwd: env.path("USER_CWD"),

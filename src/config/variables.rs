@@ -181,6 +181,11 @@ pub const VARIABLES: &[Variable] = &[
     ),
     // Connection and life.
     var(
+        "RAILWAY_VOLUME_MOUNT_PATH",
+        "none",
+        "Set by Railway: the volume takes the place of HOME, for agents' commands too.",
+    ),
+    var(
         "LETTA_MAX_OFFLINE",
         "never",
         "Exit with status 69 after this long without a connection: 90s, 5m, 2h, 3d.",

@@ -25,7 +25,7 @@ use crate::skills::Skills;
 use crate::state::interrupted::InterruptedTurns;
 use crate::state::{Home, RemoteSettings, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::{self, Metrics};
-use crate::tools::Toolbox;
+use crate::tools::{Controllers, Toolbox};
 
 /// The connection to the outside, as conversations see it.
 #[derive(Clone, Debug)]
@@ -34,8 +34,11 @@ pub struct Link {
     pub connection: Option<ConnectionId>,
     /// Name of this computer.
     pub name: String,
-    /// Whether some client transport is open.
+    /// Whether turns may run: some client transport is open, or `local`.
     pub open: bool,
+    /// Clients may come at any time through a door of this machine, so turns
+    /// never wait for one.
+    pub local: bool,
 }
 
 /// Handles that all conversations share.
@@ -63,6 +66,8 @@ pub struct Services {
     pub memory: Memory,
     /// All tools of this build.
     pub toolbox: Toolbox,
+    /// Tools of connected controllers.
+    pub controllers: Controllers,
     /// All children of this process.
     pub background: Processes,
     /// Counters.

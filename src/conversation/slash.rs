@@ -193,6 +193,7 @@ impl Conversation {
             }],
             options: Default::default(),
             client_message_ids: Vec::new(),
+            origin: Some(slash.asker.from.clone()),
         };
         batch.options.acting_user_id = acting;
         self.begin_direct(batch);

@@ -25,7 +25,7 @@ use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::{Home, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::Metrics;
 use crate::tools::overflow::Truncation;
-use crate::tools::{Toolbox, command_tools, file_tools};
+use crate::tools::{Controllers, Toolbox, command_tools, file_tools};
 
 /// The services, and the ends at which others would listen.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ impl Trial {
         let link = Link {
             connection: None,
             name: "trial".into(),
+            local: false,
             open: false,
         };
         let defaults = RemoteDefaults {
@@ -76,14 +77,17 @@ impl Trial {
             process_cwd: Some(PathBuf::from(cwd)),
         };
         let tools = command_tools().into_iter();
-        let tools = tools.chain(file_tools(Truncation::default()));
+        let tools = tools.chain(file_tools(
+            Truncation::default(),
+            Skills::new(home.clone(), None),
+        ));
         let net = Net::new(&NetSettings::default())?;
         let api = ClientSettings::new(BaseUrl::parse(server)?);
         let variables = std::env::vars_os().collect();
         let base = BaseEnvironment::new(variables, Path::new("/opt/letta"), None, None);
         let api = Client::new(net, Arc::new(StaticToken::default()), &api)?;
-        let processes = Processes::new(base);
         let files = SettingsFiles::new(home.clone());
+        let processes = Processes::new(base);
         let hooks = Hooks::new(
             files.clone(),
             processes.clone(),
@@ -93,6 +97,7 @@ impl Trial {
         let services = Services {
             api: ApiHandle(api),
             hooks,
+            controllers: Controllers::new(events.clone()),
             remote: RemoteSettings::open(&home, defaults).await,
             settings: UserSettings::load(&home),
             settings_files: files,
