@@ -97,10 +97,10 @@ pub(crate) struct RunningTurn {
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) cwd: PathBuf,
     pub(crate) client_message_ids: Vec<String>,
-    /// Its history was cleared away: results of its calls are not owed any more.
-    pub(crate) forgotten: bool,
     /// The connection whose input began it.
     pub(crate) origin: Option<ConnectionId>,
+    /// Its history was cleared away: results of its calls are not owed any more.
+    pub(crate) forgotten: bool,
     /// Calls put up for a decision, for the denials of an abort.
     pub(crate) asked: Vec<String>,
     pub(crate) started: tokio::time::Instant,

@@ -70,7 +70,7 @@ impl Conversation {
             Pushed::Skipped | Pushed::Clean => return,
             Pushed::Pushed => {
                 return self.frames.event(&Event::MemoryUpdated {
-                    affected_paths: &["*".to_owned()],
+                    affected_paths: &["*"],
                     timestamp: epoch_millis(SystemTime::now()),
                 });
             }

@@ -129,8 +129,8 @@ impl Conversation {
             reports,
             cwd,
             client_message_ids,
-            forgotten: false,
             origin,
+            forgotten: false,
             asked: Vec::new(),
             started: tokio::time::Instant::now(),
         });
@@ -187,6 +187,7 @@ impl Conversation {
             }
             Report::Row(row) => self.frames.message(row),
             Report::MemoryChanged(paths) => {
+                let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
                 self.frames.event(&Event::MemoryUpdated {
                     affected_paths: &paths,
                     timestamp: epoch_millis(SystemTime::now()),

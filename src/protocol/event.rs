@@ -50,10 +50,11 @@ pub enum Event<'a> {
     ToolExecutionStarted(&'a ToolExecutionStarted<'a>),
     /// Lifecycle (00 §2): with `client_tool_end`.
     ToolExecutionFinished(&'a ToolExecutionFinished<'a>),
-    /// Memory of the agent changed, here or on the server (06 §6.6).
+    /// Memory of the agent changed: on the server (06 §6.6), or by one of its
+    /// tools (07 §4.6).
     MemoryUpdated {
-        /// Paths below the memory directory, or `*` for any.
-        affected_paths: &'a [String],
+        /// Paths, or `*` for any.
+        affected_paths: &'a [&'a str],
         /// Unix milliseconds.
         timestamp: i64,
     },

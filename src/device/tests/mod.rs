@@ -3,6 +3,7 @@
 mod cases;
 mod git;
 mod managed;
+mod mutations;
 mod terminals;
 mod watches;
 
