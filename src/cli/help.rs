@@ -44,6 +44,18 @@ Options:
   --debug                  Print every step and every frame
   -h, --help               Show this text
 
+Without Letta Cloud (docs/direct-mode.md):
+  --listen [ws://HOST:PORT]  Serve clients directly; without a URL at a free port
+                           of this machine
+  --register               Register with Letta Cloud as well
+  --ui                     Serve a chat page for browsers at /ui
+  --openai-api             Serve the OpenAI-compatible API at /v1
+  --ws-auth MODE           capability-token (--ws-token-file FILE or
+                           --ws-token-sha256 HEX) or signed-bearer-token
+                           (--ws-shared-secret-file FILE, --ws-issuer NAME,
+                           --ws-audience NAME, --ws-max-clock-skew-seconds N);
+                           needed on every address but loopback
+
 Most used variables:
   LETTA_API_KEY            Key to the Letta API; else the saved login
   LETTA_BASE_URL           Another server than https://api.letta.com

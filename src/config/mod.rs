@@ -6,6 +6,7 @@
 //! lookup, so tests feed a map and never touch the process.
 //! `docs/configuration.md` is held against [`FLAGS`] and [`VARIABLES`] by a test.
 
+mod direct;
 mod duration;
 mod environment;
 mod flags;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use direct::{AuthFlags, AuthSecrets, DirectError, DirectFlags, ListenUrl, TokenSource};
 pub use duration::{DURATION_FORMS, parse_duration};
 pub use flags::{
     FLAGS, Flag, ServerCommand, ServerFlags, USAGE_EXIT, UsageError, parse_server, strip_backend,
@@ -72,6 +74,8 @@ pub struct Config {
     pub user_cwd: Option<PathBuf>,
     /// `--skills`, else `LETTA_SKILLS_DIRECTORY`.
     pub skills_directory: Option<PathBuf>,
+    /// Repositories of memories.
+    pub memfs: Memfs,
     /// The mode given by flag or environment.
     pub permission_mode: Option<Given<PermissionMode>>,
     /// Whether commands of agents must not see credentials.
@@ -113,6 +117,19 @@ pub struct CredentialSources {
     pub api_key_file: Option<PathBuf>,
     /// `CREDENTIALS_DIRECTORY`.
     pub credentials_directory: Option<PathBuf>,
+}
+
+/// Where the memories of agents are kept (06 §6.1).
+#[derive(Clone, Debug, Default)]
+pub struct Memfs {
+    /// `LETTA_MEMFS_BASE_URL` without trailing slashes.
+    pub server: Option<String>,
+    /// `LETTA_MEMFS_BACKEND=hosted`.
+    pub hosted: bool,
+    /// `LETTA_MEMFS_LOCAL=1`: the server counts as Letta Cloud.
+    pub local: bool,
+    /// `LETTA_MEMORY_CONSTRAINTS_UPDATE=1`: the limits of a memory may change.
+    pub constraints_may_change: bool,
 }
 
 /// Proxy settings. The URLs are secrets: they may carry a password.
@@ -289,6 +306,14 @@ impl Config {
             skills_directory: {
                 let variable = env.path("LETTA_SKILLS_DIRECTORY");
                 flags.skills.clone().or(variable)
+            },
+            memfs: Memfs {
+                server: env
+                    .text("LETTA_MEMFS_BASE_URL")
+                    .map(|url| url.trim().trim_end_matches('/').to_owned()),
+                hosted: env.text("LETTA_MEMFS_BACKEND").as_deref() == Some("hosted"),
+                local: env.is_one_or_true("LETTA_MEMFS_LOCAL"),
+                constraints_may_change: env.is_one_or_true("LETTA_MEMORY_CONSTRAINTS_UPDATE"),
             },
             permission_mode: env.permission_mode(flags),
             tool_env_scrub: env.switch("LETTA_TOOL_ENV_SCRUB", false),

@@ -14,15 +14,18 @@ use super::git_context::GitContexts;
 use super::status::Catalogs;
 use super::turn::Guards;
 use crate::api::Client;
+use crate::api::models::Models;
 use crate::api::response_state::ResponseStates;
 use crate::events::{EventSink, Injected, Recipient};
 use crate::hooks::Hooks;
+use crate::memory::Memory;
 use crate::process::Processes;
 use crate::protocol::{ConnectionId, RuntimeKey, Scope};
+use crate::skills::Skills;
 use crate::state::interrupted::InterruptedTurns;
 use crate::state::{Home, RemoteSettings, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::{self, Metrics};
-use crate::tools::Toolbox;
+use crate::tools::{Controllers, Toolbox};
 
 /// The connection to the outside, as conversations see it.
 #[derive(Clone, Debug)]
@@ -31,8 +34,11 @@ pub struct Link {
     pub connection: Option<ConnectionId>,
     /// Name of this computer.
     pub name: String,
-    /// Whether some client transport is open.
+    /// Whether turns may run: some client transport is open, or `local`.
     pub open: bool,
+    /// Clients may come at any time through a door of this machine, so turns
+    /// never wait for one.
+    pub local: bool,
 }
 
 /// Handles that all conversations share.
@@ -50,8 +56,18 @@ pub struct Services {
     pub hooks: Hooks,
     /// Records of turns under way.
     pub interrupted: InterruptedTurns,
+    /// Whether the server counts as Letta Cloud (06 §2).
+    pub cloud: bool,
+    /// Which models there are.
+    pub models: Models,
+    /// Skills of this machine.
+    pub skills: Skills,
+    /// Memory repositories of this machine.
+    pub memory: Memory,
     /// All tools of this build.
     pub toolbox: Toolbox,
+    /// Tools of connected controllers.
+    pub controllers: Controllers,
     /// All children of this process.
     pub background: Processes,
     /// Counters.

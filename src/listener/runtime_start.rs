@@ -5,15 +5,18 @@ use serde_json::{Map, Value, json};
 use super::workspace;
 use crate::conversation::Services;
 use crate::conversation::mailbox::Adopt;
-use crate::protocol::command::RuntimeStart;
+use crate::protocol::command::{ExternalToolGroup, RuntimeStart};
 use crate::protocol::reply::runtime_start_nothing;
 use crate::protocol::{ConnectionId, PermissionMode, Scope};
+use crate::skills::Source;
 
 /// A scope with what its conversation must apply.
 pub(super) struct Resolved {
     pub(super) from: ConnectionId,
     pub(super) request_id: String,
     pub(super) scope: Scope,
+    /// The connection's tools for the scope; empty removes them.
+    pub(super) external_tools: Vec<ExternalToolGroup>,
     pub(super) adopt: Adopt,
 }
 
@@ -50,6 +53,7 @@ pub(super) async fn resolve(
             from,
             request_id,
             scope,
+            external_tools: start.external_tools.unwrap_or_default(),
             adopt: Adopt {
                 response: found,
                 cwd,
@@ -57,6 +61,12 @@ pub(super) async fn resolve(
                 in_use: false,
                 mode,
                 execution_settings: start.execution_settings,
+                skill_sources: start.skill_sources.map(|names| {
+                    names
+                        .iter()
+                        .filter_map(|name| Source::named(name))
+                        .collect()
+                }),
                 recover_approvals: start.recover_approvals && start.teleport_id.is_none(),
                 force_device_status: start.force_device_status,
                 wait_for_replay: start.wait_for_replay,
@@ -99,13 +109,6 @@ fn check(start: &RuntimeStart) -> Result<Option<PermissionMode>, String> {
         if text("model").is_none_or(str::is_empty) || text("system").is_none() {
             return fail("Agent-free conversation creation requires body.model and body.system");
         }
-    }
-    if start
-        .external_tools
-        .as_ref()
-        .is_some_and(|groups| !groups.is_empty())
-    {
-        return fail("external tools are not supported by this version of letta");
     }
     match start.mode.as_deref() {
         None => Ok(None),

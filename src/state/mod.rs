@@ -5,6 +5,7 @@
 //! we do not understand is kept; what does not parse is set aside, never lost.
 //! A lock never depends on a process id alone.
 
+mod agent_flags;
 pub mod atomic;
 pub mod directory_lock;
 pub mod home;

@@ -18,6 +18,7 @@ pub mod ask_user_question;
 pub mod bash;
 pub mod batch;
 pub mod collation;
+pub mod controllers;
 pub mod disk;
 pub mod edit;
 pub mod exec_command;
@@ -64,6 +65,7 @@ pub mod worktree;
 pub mod write;
 pub mod write_stdin;
 
+pub use controllers::Controllers;
 pub use registry::{Toolbox, TurnTools};
 pub use tool::{
     AgentSecrets, Lane, Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome, ToolReturn,

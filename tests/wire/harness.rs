@@ -54,6 +54,11 @@ impl Lab {
         self.cloud.wait_for_device(SOON).await.unwrap()
     }
 
+    /// The program's home.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     /// A path in the program's working directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.work.path().canonicalize().unwrap().join(name)
@@ -120,6 +125,24 @@ impl Lab {
         self.frame(cursor, |frame| frame.label() == label).await
     }
 
+    /// Runs another command of the program on the same home.
+    pub(crate) async fn letta(&self, args: &[&str]) -> Output {
+        self.letta_as(args, &[]).await
+    }
+
+    /// The same with further variables.
+    pub(crate) async fn letta_as(&self, args: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = command(&self.cloud, self.home.path(), self.work.path());
+        command.envs(variables.iter().copied());
+        let done = timeout(SOON, command.args(args).output());
+        let done = done.await.expect("the command has not ended").unwrap();
+        Output {
+            code: done.status.code().unwrap(),
+            out: String::from_utf8(done.stdout).unwrap(),
+            err: String::from_utf8(done.stderr).unwrap(),
+        }
+    }
+
     /// Sends the program a signal, by name.
     pub(crate) async fn signal(&self, name: &str) {
         let pid = self.program.id().unwrap();
@@ -145,9 +168,28 @@ impl Lab {
     }
 }
 
+/// What a command that ended has said.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
 fn spawn(cloud: &LocalCloud, home: &Path, work: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_letta"))
+    command(cloud, home, work)
         .args(["server", "--env-name", "test"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// The program with a home, a server and nothing else around it.
+fn command(cloud: &LocalCloud, home: &Path, work: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_letta"));
+    command
         .current_dir(work)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -155,12 +197,8 @@ fn spawn(cloud: &LocalCloud, home: &Path, work: &Path) -> Child {
         .env("LETTA_BASE_URL", cloud.base_url())
         .env("LETTA_API_KEY", "test-key")
         .env("LETTA_HEALTH_ADDR", "off")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
+        .stdin(Stdio::null());
+    command
 }
 
 /// Some agent's conversation.

@@ -130,7 +130,7 @@ impl Turn {
             scope: &self.scope,
             messages: &self.outgoing,
             client_tools,
-            client_skills: self.services.no_skills.clone(),
+            client_skills: self.skills.clone(),
             response_format: self.options.response_format.as_ref(),
             response_state: response_state.as_deref(),
         };

@@ -1,5 +1,6 @@
 //! Everything before the first request of a turn (spec 03 §8).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -13,14 +14,17 @@ use super::report::{Port, Report, Toolset};
 use super::send::approval_message;
 use super::{End, Opening, Turn, TurnInput, Usage};
 use crate::api::Client;
+use crate::conversation::memory_sync;
+use crate::conversation::model::CarriedModel;
 use crate::conversation::reminders::{Due, SecretsDue};
 use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
 use crate::permissions::Workspace;
 use crate::process::{Processes, TurnFacts};
 use crate::protocol::{PermissionMode, Scope};
+use crate::skills::{Reader, Skill, Source};
 use crate::tools::tool::{ToolContext, WorkingDirectory};
-use crate::tools::toolset::{Model, Preference, Selection};
+use crate::tools::toolset::{Preference, Selection};
 
 /// The tag of agents that this program works for.
 const TAG: &str = "origin:letta-code";
@@ -42,17 +46,20 @@ impl Turn {
             interrupted,
             due,
             cwd,
+            skill_sources,
             execution,
             workspace,
             session_rules,
+            origin,
             ..
         } = input;
         let api = services.api.acting_as(options.acting_user_id.as_deref());
-        let (agent, secrets) = port
+        let (agent, secrets, memory) = port
             .unless_cancelled(async {
                 tokio::join!(
                     services.agents.agent(&api, &scope),
                     services.agents.secrets(&api, &scope),
+                    memory_sync::before_turn(&services, &api, &scope),
                 )
             })
             .await?;
@@ -91,14 +98,25 @@ impl Turn {
         }
         let mut selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
         selection.selection.memory_tools = has_memory(&services, &scope).await;
+        let scope_ids = &options.external_tool_scope_ids;
+        let external = services
+            .controllers
+            .tools(&scope, origin.as_ref(), scope_ids);
         let (tools, preset) =
-            selection.resolve(&services, agent.as_deref(), conversation.as_ref())?;
+            selection.resolve(&services, agent.as_deref(), conversation.as_ref(), external)?;
         let loaded: Vec<String> = tools.loaded().map(String::from).collect();
         port.tell(Report::Toolset(Toolset {
             name: preset,
             tools: loaded,
         }))
         .await;
+        let skills = skills(&services, &scope, &cwd, skill_sources).await;
+        port.tell(Report::Skills(crate::skills::listing(&skills)))
+            .await;
+        let skills = match crate::skills::client_skills(&skills) {
+            Ok(skills) => skills,
+            Err(_) => Arc::clone(&services.no_skills),
+        };
 
         let hosted = services
             .link
@@ -130,7 +148,7 @@ impl Turn {
             facts: TurnFacts {
                 agent_name: name.map(Arc::from),
                 connection_id: hosted.as_ref().map(|id| Arc::from(id.as_str())),
-                memory_dir: None,
+                memory_dir: memory.clone(),
                 api_key: None,
                 base_url: Some(services.api.base_url().as_str().into()),
             },
@@ -157,7 +175,7 @@ impl Turn {
                 agent: agent.as_deref(),
                 cwd: context.cwd.get(),
                 secrets: &names,
-                memory_directory: None,
+                memory_directory: memory.map(|dir| dir.to_string_lossy().into_owned()),
                 plan_file: mode.plan_file,
             };
             let reminders = reminder_text::all(&due, &facts, session_wanted(&services)).await;
@@ -178,6 +196,7 @@ impl Turn {
             workspace,
             session_rules,
             tools: Arc::new(tools.with_around(hooked)),
+            skills,
             context,
             run_id: None,
             run_is_shown: false,
@@ -190,6 +209,25 @@ impl Turn {
         };
         Ok((turn, opening))
     }
+}
+
+/// The skills of a turn; reading them must not hold up the runtime.
+async fn skills(
+    services: &Services,
+    scope: &Scope,
+    cwd: &Path,
+    sources: Option<Vec<Source>>,
+) -> Vec<Skill> {
+    let (known, scope, cwd) = (services.skills.clone(), scope.clone(), cwd.to_owned());
+    let sources = sources.unwrap_or_else(|| Source::ALL.to_vec());
+    let read = move || {
+        known.discover(&Reader {
+            cwd: &cwd,
+            agent_id: scope.agent_id.as_deref(),
+            sources: &sources,
+        })
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 /// The owner of the turn's children. In a workspace they run confined or not at all.
@@ -308,34 +346,14 @@ impl<'a> ToolChoice<'a> {
         services: &Services,
         agent: Option<&Value>,
         conversation: Option<&Value>,
+        external: Vec<Arc<dyn crate::tools::Tool>>,
     ) -> Result<(crate::tools::TurnTools, String), End> {
-        let carrier = conversation
-            .filter(|conversation| conversation.get("model").is_some_and(Value::is_string))
-            .or(agent);
-        let text = |of: Option<&'_ Value>, path: &str| -> Option<String> {
-            of.and_then(|value| value.pointer(path))
-                .and_then(Value::as_str)
-                .map(String::from)
-        };
-        let handle = text(carrier, "/model").or_else(|| {
-            let kind = text(agent, "/llm_config/model_endpoint_type")?;
-            let model = text(agent, "/llm_config/model")?;
-            Some(format!("{kind}/{model}"))
-        });
-        let provider = text(carrier, "/model_settings/provider_type");
-        let proxy = carrier
-            .and_then(|carrier| carrier.pointer("/model_settings/openai_compatible_proxy"))
-            .and_then(Value::as_bool)
-            .unwrap_or(false);
-        let preset = self.preference.resolve(&Model {
-            handle: handle.as_deref(),
-            provider_type: provider.as_deref(),
-            openai_compatible_proxy: proxy,
-        });
+        let model = CarriedModel::of(agent, conversation);
+        let preset = self.preference.resolve(&model.as_model());
         self.selection.preset = preset;
         let tools = services
             .toolbox
-            .for_turn(&self.selection, Vec::new())
+            .for_turn(&self.selection, external)
             .map_err(|unknown| End::Failed(TurnError::plain(unknown.to_string())))?;
         Ok((tools, preset.as_str().to_owned()))
     }
