@@ -26,7 +26,7 @@ mod tls;
 
 use std::time::Duration;
 
-use local_cloud::{LocalCloud, Options, Scope};
+use local_cloud::{LocalCloud, Mode, Options, Scope};
 use serde_json::json;
 
 use program::{Program, SOON, Volume, has_shell};
@@ -36,7 +36,9 @@ fn scope() -> Scope {
 }
 
 async fn cloud() -> LocalCloud {
+    // One socket, so that frames come in the order they were sent, however slow.
     let options = Options {
+        mode: Mode::Single,
         turn_timeout: SOON,
         ..Options::default()
     };
@@ -186,6 +188,7 @@ async fn program_connects_over_tls_with_a_private_authority() {
     let volume = Volume::new();
     let front = tls::Front::bind().await;
     let options = Options {
+        mode: Mode::Single,
         relay_origin: Some(format!("wss://localhost:{}", front.port())),
         turn_timeout: SOON,
         ..Options::default()

@@ -25,6 +25,7 @@ use crate::skills::Skills;
 use crate::state::interrupted::InterruptedTurns;
 use crate::state::{Home, RemoteSettings, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::{self, Metrics};
+use crate::tools::image::Images;
 use crate::tools::{Controllers, Toolbox};
 
 /// The connection to the outside, as conversations see it.
@@ -86,6 +87,8 @@ pub struct Services {
     pub response_states: ResponseStates,
     /// Liveness limits of streams.
     pub guards: Guards,
+    /// Prepares the images of messages, one at a time.
+    pub images: Images,
     /// Files that hold credentials (05 §13.3).
     pub credential_files: Vec<String>,
     /// An empty `client_skills`.

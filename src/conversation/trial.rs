@@ -24,7 +24,6 @@ use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::{Home, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::Metrics;
-use crate::tools::overflow::Truncation;
 use crate::tools::{Controllers, Toolbox, command_tools, file_tools};
 
 /// The services, and the ends at which others would listen.
@@ -77,10 +76,7 @@ impl Trial {
             process_cwd: Some(PathBuf::from(cwd)),
         };
         let tools = command_tools().into_iter();
-        let tools = tools.chain(file_tools(
-            Truncation::default(),
-            Skills::new(home.clone(), None),
-        ));
+        let tools = tools.chain(file_tools(Skills::new(home.clone(), None)));
         let net = Net::new(&NetSettings::default())?;
         let api = ClientSettings::new(BaseUrl::parse(server)?);
         let variables = std::env::vars_os().collect();
@@ -122,6 +118,7 @@ impl Trial {
             agents: AgentFacts::default(),
             git: GitContexts::default(),
             response_states: Default::default(),
+            images: Default::default(),
             guards: Guards {
                 terminal_grace: Duration::from_secs(2),
                 stall: Duration::from_secs(60),

@@ -5,7 +5,7 @@
 //! that number holds that very file open. So neither a crash, nor a recycled
 //! number, nor a container on the same volume can point at somebody else.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::Home;
 use super::atomic::read_bounded;
 use super::home::{create_private_dir, sha256_hex};
+use super::os_lock::{is_at, lock_if_supported};
 
 /// More than a number and a name needs.
 const LONGEST: u64 = 4096;
@@ -42,13 +43,13 @@ impl PidFile {
                 .write(true)
                 .mode(0o600)
                 .open(&path)?;
-            match file.try_lock() {
+            match lock_if_supported(&file) {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
             }
             // Whoever ended meanwhile took the name away from under the lock.
-            if fs::metadata(&path).is_ok_and(|there| same(&file, &there)) {
+            if is_at(&file, &path)? {
                 file.set_len(0)?;
                 writeln!(file, "{}\n{name}", std::process::id())?;
                 return Ok(Some(Self { file, path }));
@@ -107,11 +108,6 @@ impl RunningServer {
 
 fn directory(home: &Home) -> PathBuf {
     home.letta.join("run")
-}
-
-fn same(file: &File, there: &fs::Metadata) -> bool {
-    let own = file.metadata();
-    own.is_ok_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
 }
 
 /// Whether `pid` has the file open.

@@ -155,13 +155,15 @@ impl Program {
     /// The next line of its output that holds `part`.
     pub(crate) async fn line_with(&mut self, part: &str) -> String {
         let found = async {
+            let mut said = Vec::new();
             loop {
                 let line = self.output.next_line().await.unwrap();
-                let line = line.unwrap_or_else(|| unreachable!("it ended before it said {part:?}"));
-                println!("{line}");
+                let line = line
+                    .unwrap_or_else(|| unreachable!("it ended without {part:?}, after {said:#?}"));
                 if line.contains(part) {
                     return line;
                 }
+                said.push(line);
             }
         };
         timeout(SOON, found).await.expect(part)

@@ -42,7 +42,8 @@ use crate::state::settings_files::default_permission_mode;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
 use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
-use crate::tools::{Controllers, Toolbox, command_tools, file_tools, plan_tools};
+use crate::tools::image::Images;
+use crate::tools::{Controllers, Toolbox, command_tools, file_tools, overflow, plan_tools};
 use crate::transport::direct::DirectParts;
 use crate::transport::relay::{ExitReason, Relay, RelayConfig, RelayParts};
 use crate::transport::watchdog::{self, Watchdog};
@@ -257,10 +258,7 @@ async fn serve(
         toolbox: Toolbox::new(
             command_tools()
                 .into_iter()
-                .chain(file_tools(
-                    crate::tools::overflow::Truncation::default(),
-                    skills,
-                ))
+                .chain(file_tools(skills))
                 .chain(plan_tools(&remote, &home.plans())),
         ),
         controllers: Controllers::new(events.clone()),
@@ -272,6 +270,7 @@ async fn serve(
         agents: AgentFacts::default(),
         git: GitContexts::default(),
         response_states: Default::default(),
+        images: Images::default(),
         guards: Guards {
             terminal_grace: config.stream_guards.terminal_eof,
             stall: config.stream_guards.stall,
@@ -283,6 +282,12 @@ async fn serve(
         home: home.clone(),
         draining: draining.clone(),
         load: Loads::default(),
+    });
+
+    // Whole results of tools that nobody will ask for any more (04 §5.4).
+    let letta_home = home.letta.clone();
+    let tidy = tokio::task::spawn_blocking(move || {
+        overflow::clean_up(&letta_home, SystemTime::now(), overflow::FILE_MAX_AGE)
     });
 
     let (door, doors) = door::channel();
@@ -427,6 +432,7 @@ async fn serve(
     health.stop().await;
     stop.cancel();
     let _ = pulse.await;
+    tidy.abort();
     log.flush(Duration::from_secs(1));
     Ok(code)
 }

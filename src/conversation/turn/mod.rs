@@ -273,7 +273,7 @@ impl Turn {
             Opening::Messages => self.send().await?,
             Opening::Continue { approvals, otid } => {
                 self.outgoing = vec![send::approval_message(approvals, otid)];
-                self.append_queued().await;
+                self.append_queued().await?;
                 self.send().await?
             }
             Opening::Stop { calls, run_id } => {

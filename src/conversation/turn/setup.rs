@@ -16,13 +16,16 @@ use super::{End, Opening, Turn, TurnInput, Usage};
 use crate::api::Client;
 use crate::conversation::memory_sync;
 use crate::conversation::model::CarriedModel;
+use crate::conversation::queue::BatchMessage;
 use crate::conversation::reminders::{Due, SecretsDue};
 use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
 use crate::permissions::Workspace;
 use crate::process::{Processes, TurnFacts};
+use crate::protocol::command::{ImageFailureMode, InputOptions};
 use crate::protocol::{PermissionMode, Scope};
 use crate::skills::{Reader, Skill, Source};
+use crate::tools::image::OnFailure;
 use crate::tools::tool::{ToolContext, WorkingDirectory};
 use crate::tools::toolset::{Preference, Selection};
 
@@ -152,6 +155,7 @@ impl Turn {
                 api_key: None,
                 base_url: Some(services.api.base_url().as_str().into()),
             },
+            closed: Arc::default(),
             skill_sources: crate::tools::skill::all_sources(),
             secrets: secrets.clone(),
         };
@@ -163,11 +167,7 @@ impl Turn {
             }
             outgoing.push(reminder_message(INTERRUPTED_NOTE));
         }
-        outgoing.extend(
-            messages
-                .into_iter()
-                .map(|message| Value::Object(message.message)),
-        );
+        outgoing.extend(prepared(&services, &port, messages, &options).await?);
         if starts_with_messages {
             let names: Vec<String> = secrets.0.keys().cloned().collect();
             let facts = Facts {
@@ -209,6 +209,23 @@ impl Turn {
         };
         Ok((turn, opening))
     }
+}
+
+/// The messages of a batch as they are sent: with their images prepared (03 §17).
+pub(super) async fn prepared(
+    services: &Services,
+    port: &Port,
+    batch: Vec<BatchMessage>,
+    options: &InputOptions,
+) -> Result<Vec<Value>, End> {
+    let messages = batch.into_iter().map(|one| Value::Object(one.message));
+    let on_failure = match options.image_failure_mode {
+        ImageFailureMode::Strict => OnFailure::Fail,
+        ImageFailureMode::Drop => OnFailure::LeaveOut,
+    };
+    let prepare = services.images.prepare(messages.collect(), on_failure);
+    let prepared = port.unless_cancelled(prepare).await?;
+    prepared.map_err(|error| End::Failed(TurnError::plain(error.to_string())))
 }
 
 /// The skills of a turn; reading them must not hold up the runtime.
