@@ -14,6 +14,7 @@
 //! - 0 [`protocol`]: wire types of the WebSocket protocol, nothing but data.
 //! - 0 [`config`]: every flag and environment variable, read once.
 //! - 0 `line_diff`: which lines two texts have in common.
+//! - 0 [`frontmatter`]: the header of a Markdown file.
 //! - 1 [`events`]: the two handles that let lower floors speak upward.
 //! - 1 [`state`]: everything on disk under `~/.letta` and `.letta`.
 //! - 1 [`telemetry`]: logs, the per-session transport log, metrics.
@@ -21,6 +22,7 @@
 //! - 2 [`credentials`]: which bearer token, from where; refresh and login.
 //! - 2 [`process`]: children: shells, groups, output capture, background work.
 //! - 2 [`permissions`]: may this tool call run? Pure decisions.
+//! - 2 [`skills`]: which skills exist for a conversation, and what one says.
 //! - 3 [`tools`]: the tools of this machine and how a batch of calls runs.
 //! - 3 [`hooks`]: the user's own commands around tool calls.
 //! - 4 [`conversation`]: the actor of one conversation: queue, turn, approvals.
@@ -38,12 +40,14 @@ pub mod credentials;
 pub mod cron;
 pub mod device;
 pub mod events;
+pub mod frontmatter;
 pub mod hooks;
 mod line_diff;
 pub mod listener;
 pub mod permissions;
 pub mod process;
 pub mod protocol;
+pub mod skills;
 pub mod state;
 pub mod telemetry;
 pub mod tools;

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use letta::process::pty::WindowSize;
-use letta::process::{About, BaseEnvironment, Kind, Launch, Plan, Processes};
+use letta::process::{About, BaseEnvironment, Keep, Kind, Launch, Plan, Processes};
 use letta::protocol::Scope;
 
 fn open_descriptors() -> std::io::Result<usize> {
@@ -69,7 +69,7 @@ async fn thirty_two_tasks_and_their_children_are_gone_after_shutdown() {
         let task = processes
             .register(about, launch(script, terminal), Plan::default())
             .unwrap();
-        task.session().detach(true).await.unwrap();
+        task.session().detach(Keep::Unread).await.unwrap();
         groups.push(task.session().group().id());
     }
     assert!(open_descriptors().unwrap() > before);

@@ -14,6 +14,16 @@
 mod approvals;
 #[path = "wire/device.rs"]
 mod device;
+#[path = "wire/direct_clients.rs"]
+mod direct_clients;
+#[path = "wire/direct_door.rs"]
+mod direct_door;
+#[path = "wire/direct_harness.rs"]
+mod direct_harness;
+#[path = "wire/direct_openai.rs"]
+mod direct_openai;
+#[path = "wire/direct_tools.rs"]
+mod direct_tools;
 #[path = "wire/failures.rs"]
 mod failures;
 #[path = "wire/harness.rs"]

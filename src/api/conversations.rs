@@ -59,6 +59,12 @@ impl Client {
         call.query_object(query).value().await
     }
 
+    /// Deletes a conversation.
+    pub async fn delete_conversation(&self, id: &str) -> Result<(), ApiError> {
+        let call = self.call(Method::DELETE, conversation(id));
+        call.bytes().await.map(drop)
+    }
+
     /// Rebuilds the system prompt of a conversation; the answer is a string.
     pub async fn recompile_conversation(
         &self,

@@ -7,9 +7,9 @@ Usage: letta <command> [options]
 
 Commands:
   server        Connect this machine to Letta and run agents' tools here
+  cron          Schedule prompts: once, or again and again
   stop          Stop the servers that run on this machine
   doctor        Say whether work can reach this machine, and what is in its way
-  cron          Schedule prompts: once, or again and again
   login         Sign in to Letta Cloud and save the login
   logout        Sign out and forget the saved login
   permissions   Say what the permission rules would do with a tool call
@@ -44,6 +44,18 @@ Options:
   --debug                  Print every step and every frame
   -h, --help               Show this text
 
+Without Letta Cloud (docs/direct-mode.md):
+  --listen [ws://HOST:PORT]  Serve clients directly; without a URL at a free port
+                           of this machine
+  --register               Register with Letta Cloud as well
+  --ui                     Serve a chat page for browsers at /ui
+  --openai-api             Serve the OpenAI-compatible API at /v1
+  --ws-auth MODE           capability-token (--ws-token-file FILE or
+                           --ws-token-sha256 HEX) or signed-bearer-token
+                           (--ws-shared-secret-file FILE, --ws-issuer NAME,
+                           --ws-audience NAME, --ws-max-clock-skew-seconds N);
+                           needed on every address but loopback
+
 Most used variables:
   LETTA_API_KEY            Key to the Letta API; else the saved login
   LETTA_BASE_URL           Another server than https://api.letta.com
@@ -63,28 +75,6 @@ Usage: letta healthcheck [--ready]
 
 Without --ready: 0 while the process works, connected or not.
 With --ready:    0 only while it is connected.
-";
-
-pub(super) const STOP: &str = "\
-Stop the servers of this home directory, in the background or not.
-
-Usage: letta stop [--now]
-
-A running tool may finish first (LETTA_DRAIN_SECONDS); --now does not wait for it.
-
-Exit codes: 0 none runs any more, 75 one is still at work, 78 configuration.
-";
-
-pub(super) const DOCTOR: &str = "\
-Say whether work can reach this machine, and what is in its way.
-
-Usage: letta doctor [--json]
-
-Looks at the name server, the connection, certificates, proxies, the clock, the
-credentials, the files, the shell, git, disk, memory and the running server.
-Changes nothing, and runs beside a server. Give it the server's environment.
-
-Exit codes: 0 work can reach this machine, 1 it cannot, 78 configuration.
 ";
 
 pub(super) const CRON: &str = "\
@@ -116,4 +106,26 @@ Options of all:
 
 Tasks of this computer fire while `letta server` runs here. docs/scheduling.md
 says more. Exit codes: 0 done, 1 failed, 64 usage.
+";
+
+pub(super) const STOP: &str = "\
+Stop the servers of this home directory, in the background or not.
+
+Usage: letta stop [--now]
+
+A running tool may finish first (LETTA_DRAIN_SECONDS); --now does not wait for it.
+
+Exit codes: 0 none runs any more, 75 one is still at work, 78 configuration.
+";
+
+pub(super) const DOCTOR: &str = "\
+Say whether work can reach this machine, and what is in its way.
+
+Usage: letta doctor [--json]
+
+Looks at the name server, the connection, certificates, proxies, the clock, the
+credentials, the files, the shell, git, disk, memory and the running server.
+Changes nothing, and runs beside a server. Give it the server's environment.
+
+Exit codes: 0 work can reach this machine, 1 it cannot, 78 configuration.
 ";

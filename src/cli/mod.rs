@@ -48,6 +48,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Some("cron") => cron::run(rest),
         Some("stop") => stop::run(&rest),
         Some("doctor") => doctor::main(&rest),
+        Some("app-server") => {
+            eprintln!("Warning: `letta app-server` is now `letta server --listen`.");
+            server::main(listening(rest))
+        }
         Some("login") => login::log_in(),
         Some("logout") => login::log_out(),
         Some("permissions") => permissions::run(pico_args::Arguments::from_vec(rest)),
@@ -66,6 +70,15 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         None => usage("a command is missing", help::TOP),
         Some(other) => usage(&format!("Unknown command '{other}'"), help::TOP),
     }
+}
+
+/// The arguments of `letta app-server` as those of `letta server`.
+fn listening(mut args: Vec<OsString>) -> Vec<OsString> {
+    let is_listen = |arg: &OsString| arg.to_string_lossy().starts_with("--listen");
+    if !args.iter().any(is_listen) {
+        args.push("--listen".into());
+    }
+    args
 }
 
 /// Tells what was wrong with the command line and how it should look.

@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use super::direct::{self, DirectError, DirectFlags};
 use crate::protocol::PermissionMode;
 
 /// The exit code for a command line that cannot be understood (00 §5).
@@ -63,6 +64,61 @@ pub const FLAGS: &[Flag] = &[
         meaning: "cloud or api; accepted before and after the subcommand, without effect.",
     },
     Flag {
+        name: "--listen",
+        value: Some("[URL]"),
+        meaning: "Serve clients directly at ws://HOST:PORT instead of through Letta Cloud; without a URL at a free port of this machine.",
+    },
+    Flag {
+        name: "--register",
+        value: None,
+        meaning: "With --listen: register with Letta Cloud as well.",
+    },
+    Flag {
+        name: "--ui",
+        value: None,
+        meaning: "With --listen: serve a chat page for browsers at /ui.",
+    },
+    Flag {
+        name: "--openai-api",
+        value: None,
+        meaning: "With --listen: serve the OpenAI-compatible API at /v1.",
+    },
+    Flag {
+        name: "--ws-auth",
+        value: Some("MODE"),
+        meaning: "With --listen: capability-token or signed-bearer-token; needed on every address but loopback.",
+    },
+    Flag {
+        name: "--ws-token-file",
+        value: Some("FILE"),
+        meaning: "Absolute path of the file with the capability token.",
+    },
+    Flag {
+        name: "--ws-token-sha256",
+        value: Some("HEX"),
+        meaning: "SHA-256 digest of the capability token, instead of the file.",
+    },
+    Flag {
+        name: "--ws-shared-secret-file",
+        value: Some("FILE"),
+        meaning: "Absolute path of the file with the secret of signed tokens; 32 bytes or more.",
+    },
+    Flag {
+        name: "--ws-issuer",
+        value: Some("NAME"),
+        meaning: "The iss claim that signed tokens must have.",
+    },
+    Flag {
+        name: "--ws-audience",
+        value: Some("NAME"),
+        meaning: "The aud claim that signed tokens must have.",
+    },
+    Flag {
+        name: "--ws-max-clock-skew-seconds",
+        value: Some("N"),
+        meaning: "How far the clocks of signed tokens may differ (30).",
+    },
+    Flag {
         name: "--help",
         value: None,
         meaning: "Show the help text and stop; -h does the same.",
@@ -94,6 +150,10 @@ pub struct ServerFlags {
     pub detach: bool,
     /// `--debug`.
     pub debug: bool,
+    /// `--listen` and what belongs to it.
+    pub direct: Option<DirectFlags>,
+    /// `--register`: with `--listen`, register with Letta Cloud as well.
+    pub register: bool,
 }
 
 /// Why a command line was refused. The text goes to stderr behind `Error: `.
@@ -132,6 +192,9 @@ pub enum UsageError {
     /// A flag of the published program whose feature is left out.
     #[error("Option '{0}' is not supported: this program has no messaging channels")]
     Declined(String),
+    /// A flag of the direct door.
+    #[error(transparent)]
+    Direct(#[from] DirectError),
     /// Bytes that are not UTF-8 where text is needed.
     #[error("The value of option '{0}' is not valid UTF-8")]
     NotText(String),
@@ -176,7 +239,10 @@ pub fn parse_server(args: impl IntoIterator<Item = OsString>) -> Result<ServerCo
     let mut computer_name = None;
     let mut env_name = None;
     let mut flags = ServerFlags::default();
-    for (flag, value) in words(strip_backend(args)?)? {
+    let mut direct = direct::Given::default();
+    let args = strip_backend(args)?;
+    let listens = args.iter().any(|arg| split_inline(arg).0 == b"--listen");
+    for (flag, value) in words(args, listens)? {
         match flag {
             "--computer-name" => computer_name = Some(text(flag, value)?),
             "--env-name" => env_name = Some(text(flag, value)?),
@@ -189,8 +255,39 @@ pub fn parse_server(args: impl IntoIterator<Item = OsString>) -> Result<ServerCo
                 flags.skills = Some(PathBuf::from(value)).filter(|dir| !dir.as_os_str().is_empty())
             }
             "--detach" => flags.detach = true,
+            "--listen" => {
+                let url = text(flag, value)?;
+                let url = Some(url).filter(|url| !url.is_empty());
+                if direct.listen.replace(url).is_some() {
+                    return Err(DirectError::ListenTwice.into());
+                }
+            }
+            "--register" => flags.register = true,
+            "--ui" => direct.ui = true,
+            "--openai-api" => direct.openai_api = true,
+            "--ws-auth" => direct.mode = Some(text(flag, value)?),
+            "--ws-token-file" => direct.token_file = Some(value.into()),
+            "--ws-token-sha256" => direct.token_sha256 = Some(text(flag, value)?),
+            "--ws-shared-secret-file" => direct.secret_file = Some(value.into()),
+            "--ws-issuer" => direct.issuer = Some(text(flag, value)?),
+            "--ws-audience" => direct.audience = Some(text(flag, value)?),
+            "--ws-max-clock-skew-seconds" => direct.max_skew = Some(text(flag, value)?),
             _ => flags.debug = true,
         }
+    }
+    if listens && !flags.register {
+        for (name, given) in [
+            ("--computer-name", computer_name.is_some()),
+            ("--env-name", env_name.is_some()),
+        ] {
+            if given {
+                return Err(DirectError::Conflict(name).into());
+            }
+        }
+    }
+    flags.direct = direct.check()?;
+    if flags.register && !listens {
+        return Err(DirectError::NeedsListen("--register").into());
     }
     let given = |name: Option<String>| name.filter(|name| !name.is_empty());
     flags.name = given(computer_name).or_else(|| given(env_name));
@@ -198,9 +295,10 @@ pub fn parse_server(args: impl IntoIterator<Item = OsString>) -> Result<ServerCo
 }
 
 /// Pairs each flag of the line with its value; a switch gets an empty one.
-fn words(args: Vec<OsString>) -> Result<Vec<(&'static str, OsString)>, UsageError> {
+/// `listens`: `--listen` is on the line, which other flags do not go with.
+fn words(args: Vec<OsString>, listens: bool) -> Result<Vec<(&'static str, OsString)>, UsageError> {
     let mut pairs = Vec::new();
-    let mut args = args.into_iter();
+    let mut args = args.into_iter().peekable();
     while let Some(arg) = args.next() {
         let shown = arg.to_string_lossy().into_owned();
         if arg == "--" {
@@ -215,12 +313,20 @@ fn words(args: Vec<OsString>) -> Result<Vec<(&'static str, OsString)>, UsageErro
         let (name, inline) = split_inline(&arg);
         let name = String::from_utf8_lossy(name).into_owned();
         if DECLINED.contains(&name.as_str()) {
-            return Err(UsageError::Declined(name));
+            return Err(match name.as_str() {
+                "--channels" if listens => DirectError::Conflict("--channels").into(),
+                _ => UsageError::Declined(name),
+            });
         }
         let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) else {
             return Err(UsageError::Unknown(name));
         };
         let value = match (flag.value, inline) {
+            (Some("[URL]"), Some(b"")) => return Err(DirectError::ListenEmpty.into()),
+            // Its value may be left out.
+            (Some("[URL]"), None) => args
+                .next_if(|next| !looks_like_a_flag(next))
+                .unwrap_or_default(),
             (None, Some(_)) => return Err(UsageError::UnexpectedValue(name)),
             (None, None) => OsString::new(),
             (Some(_), Some(value)) => OsString::from_vec(value.to_vec()),

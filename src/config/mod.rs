@@ -6,6 +6,7 @@
 //! lookup, so tests feed a map and never touch the process.
 //! `docs/configuration.md` is held against [`FLAGS`] and [`VARIABLES`] by a test.
 
+mod direct;
 mod duration;
 mod environment;
 mod flags;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use direct::{AuthFlags, AuthSecrets, DirectError, DirectFlags, ListenUrl, TokenSource};
 pub use duration::{DURATION_FORMS, parse_duration};
 pub use flags::{
     FLAGS, Flag, ServerCommand, ServerFlags, USAGE_EXIT, UsageError, parse_server, strip_backend,

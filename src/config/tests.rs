@@ -118,6 +118,7 @@ fn flags_win_over_the_environment() {
         skills: Some("/flag".into()),
         detach: false,
         debug: true,
+        ..ServerFlags::default()
     };
     let env = [
         ("LETTA_ENV_NAME", "long"),

@@ -30,11 +30,22 @@ impl Conversation {
 
     /// Aborts what runs or waits for a human; `false` when nothing does.
     pub(crate) fn abort(&mut self) -> bool {
+        self.stop(self.scope.agent_id.is_some())
+    }
+
+    /// Ends the turn of a client that left and that nobody else follows: as an
+    /// abort, but the server is not told (02 §11.2).
+    pub(crate) fn abandon(&mut self) {
+        if self.life.is_active() {
+            self.stop(false);
+        }
+    }
+
+    fn stop(&mut self, tell_server: bool) -> bool {
         if self.life.is_cancelling() || !(self.life.is_active() || self.asks.has_recovered()) {
             return false;
         }
-        let has_agent = self.scope.agent_id.is_some();
-        let cancelled = self.life.cancel(has_agent);
+        let cancelled = self.life.cancel(tell_server);
         if let (Some(_), Some(turn)) = (&cancelled, &self.turn) {
             turn.cancel.cancel();
         }
@@ -54,7 +65,7 @@ impl Conversation {
             self.emit_device_status();
             self.frames
                 .lifecycle(None, turn.run_id.as_deref(), &interrupted());
-            if has_agent {
+            if tell_server {
                 self.cancel_on_server(turn);
             }
         }

@@ -85,6 +85,8 @@ pub(crate) struct RunningTurn {
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) cwd: PathBuf,
     pub(crate) client_message_ids: Vec<String>,
+    /// The connection whose input began it.
+    pub(crate) origin: Option<ConnectionId>,
     /// Calls put up for a decision, for the denials of an abort.
     pub(crate) asked: Vec<String>,
     pub(crate) started: tokio::time::Instant,
@@ -189,6 +191,7 @@ impl Conversation {
                 }
             }
             Message::Leave(connection) => self.leave(&connection),
+            Message::Moved { old, new } => self.moved(&old, new),
             Message::Replay(connection) => self.replay_on_open(connection),
             Message::Request(request) => self.on_request(*request).await,
             Message::Injected(work) => self.on_injected(work),
@@ -312,12 +315,32 @@ impl Conversation {
         }
     }
 
-    /// A connection is gone for good.
+    /// A connection is gone for good (02 §11.2). The turn that it began goes on
+    /// only for others who follow it.
     fn leave(&mut self, connection: &ConnectionId) {
         self.subscribers.retain(|known| known != connection);
         self.asks.unregister(connection);
         self.queue.remove_of(connection);
         self.shown.remove(connection);
+        let origin = self.turn.as_ref().and_then(|turn| turn.origin.as_ref());
+        if origin == Some(connection) && self.subscribers.is_empty() {
+            self.abandon();
+        }
+    }
+
+    /// A connection goes on under another id: whatever was its own stays so,
+    /// except questions, which the replay to come puts to it again.
+    fn moved(&mut self, old: &ConnectionId, new: ConnectionId) {
+        self.queue.moved(old, &new);
+        if let Some(turn) = &mut self.turn
+            && turn.origin.as_ref() == Some(old)
+        {
+            turn.origin = Some(new.clone());
+        }
+        if !self.subscribers.contains(&new) {
+            self.subscribers.push(new);
+        }
+        self.leave(old);
     }
 }
 

@@ -40,20 +40,24 @@ pub(crate) fn echo(message: &BatchMessage) -> Option<Map<String, Value>> {
         }
         _ => return None,
     };
+    let otid = message.message.get("otid").cloned();
+    let mut delta = user_row(content, otid.unwrap_or(Value::Null));
+    if let Some(user) = &message.acting_user_id {
+        delta.insert("created_by_id".into(), user.as_str().into());
+    }
+    Some(delta)
+}
+
+/// The delta of a message in the user's name.
+pub(crate) fn user_row(content: Value, otid: Value) -> Map<String, Value> {
     let mut delta = Map::new();
     delta.insert("type".into(), "message".into());
     delta.insert("id".into(), format!("user-msg-{}", Uuid::new_v4()).into());
     delta.insert("date".into(), now().into());
     delta.insert("message_type".into(), "user_message".into());
     delta.insert("content".into(), content);
-    delta.insert(
-        "otid".into(),
-        message.message.get("otid").cloned().unwrap_or(Value::Null),
-    );
-    if let Some(user) = &message.acting_user_id {
-        delta.insert("created_by_id".into(), user.as_str().into());
-    }
-    Some(delta)
+    delta.insert("otid".into(), otid);
+    delta
 }
 
 /// Takes every `<system-reminder>…</system-reminder>` out of a text.

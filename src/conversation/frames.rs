@@ -103,6 +103,7 @@ fn kind_of(event: &Event<'_>) -> EventKind {
         | Event::ApprovalReceived(_)
         | Event::ToolExecutionStarted(_)
         | Event::ToolExecutionFinished(_)
+        | Event::MemoryUpdated { .. }
         | Event::FileOps { .. } => EventKind::Control,
     }
 }

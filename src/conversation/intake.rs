@@ -108,7 +108,7 @@ impl Conversation {
             self.accept(asker, identity, disposition);
         } else {
             self.accept(asker, identity.clone(), disposition);
-            self.begin_direct(direct_batch(input, identity));
+            self.begin_direct(direct_batch(input, identity, asker.from.clone()));
         }
     }
 
@@ -471,7 +471,7 @@ fn stamp(messages: &mut [Map<String, Value>]) -> Option<String> {
 }
 
 /// The batch of an input that starts a turn at once: no attribution (03 §3.3).
-fn direct_batch(input: CreateMessage, identity: Option<String>) -> Batch {
+fn direct_batch(input: CreateMessage, identity: Option<String>, origin: ConnectionId) -> Batch {
     let acting = input.options.acting_user_id.clone();
     Batch {
         id: format!("batch-direct-{}", Uuid::new_v4()),
@@ -486,6 +486,7 @@ fn direct_batch(input: CreateMessage, identity: Option<String>) -> Batch {
             .collect(),
         options: input.options,
         client_message_ids: identity.into_iter().collect(),
+        origin: Some(origin),
     }
 }
 

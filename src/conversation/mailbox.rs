@@ -21,6 +21,13 @@ pub enum Message {
     Subscribe(ConnectionId),
     /// A connection ended for good (02 §11.2).
     Leave(ConnectionId),
+    /// A connection goes on under another id (00 §8).
+    Moved {
+        /// Its id until now.
+        old: ConnectionId,
+        /// Its id from now on.
+        new: ConnectionId,
+    },
     /// A connection opened again: replay the state to it (02 §11.1).
     Replay(ConnectionId),
     /// A client's command.

@@ -80,6 +80,8 @@ pub(crate) struct Batch {
     pub(crate) options: InputOptions,
     /// The client message ids that the batch consumes.
     pub(crate) client_message_ids: Vec<String>,
+    /// The connection that sent its first message item.
+    pub(crate) origin: Option<ConnectionId>,
 }
 
 /// One message of a batch, ready for the request.
@@ -225,6 +227,15 @@ impl Queue {
         }
     }
 
+    /// A connection goes on under another id: what it queued stays its own.
+    pub(crate) fn moved(&mut self, old: &ConnectionId, new: &ConnectionId) {
+        for item in &mut self.items {
+            if item.origin.as_ref() == Some(old) {
+                item.origin = Some(new.clone());
+            }
+        }
+    }
+
     /// Whether anything could be taken now.
     pub(crate) fn has_ready(&self) -> bool {
         self.items.iter().any(|item| !item.paused)
@@ -338,6 +349,7 @@ fn batch(id: String, items: Vec<Item>) -> Batch {
         messages: Vec::new(),
         options: InputOptions::default(),
         client_message_ids: Vec::new(),
+        origin: None,
     };
     let mut optioned = false;
     for item in items {
@@ -355,6 +367,7 @@ fn batch(id: String, items: Vec<Item>) -> Batch {
                     });
                 }
                 if !optioned {
+                    batch.origin = item.origin;
                     batch.options = input.options;
                     optioned = true;
                 }

@@ -22,7 +22,7 @@ use crate::protocol::{ConnectionId, RuntimeKey, Scope};
 use crate::state::interrupted::InterruptedTurns;
 use crate::state::{Home, RemoteSettings, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::{self, Metrics};
-use crate::tools::Toolbox;
+use crate::tools::{Controllers, Toolbox};
 
 /// The connection to the outside, as conversations see it.
 #[derive(Clone, Debug)]
@@ -31,8 +31,11 @@ pub struct Link {
     pub connection: Option<ConnectionId>,
     /// Name of this computer.
     pub name: String,
-    /// Whether some client transport is open.
+    /// Whether turns may run: some client transport is open, or `local`.
     pub open: bool,
+    /// Clients may come at any time through a door of this machine, so turns
+    /// never wait for one.
+    pub local: bool,
 }
 
 /// Handles that all conversations share.
@@ -52,6 +55,8 @@ pub struct Services {
     pub interrupted: InterruptedTurns,
     /// All tools of this build.
     pub toolbox: Toolbox,
+    /// Tools of connected controllers.
+    pub controllers: Controllers,
     /// All children of this process.
     pub background: Processes,
     /// Counters.

@@ -17,12 +17,13 @@ use crate::events::{EventSink, Injected, Outbound, Recipient};
 use crate::hooks::Hooks;
 use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::PermissionMode;
+use crate::skills::Skills;
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::{Home, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::Metrics;
 use crate::tools::overflow::Truncation;
-use crate::tools::{Toolbox, command_tools, file_tools};
+use crate::tools::{Controllers, Toolbox, command_tools, file_tools};
 
 /// The services, and the ends at which others would listen.
 #[derive(Debug)]
@@ -52,6 +53,7 @@ impl Trial {
         let link = Link {
             connection: None,
             name: "trial".into(),
+            local: false,
             open: false,
         };
         let defaults = RemoteDefaults {
@@ -60,7 +62,10 @@ impl Trial {
             process_cwd: Some(PathBuf::from(cwd)),
         };
         let tools = command_tools().into_iter();
-        let tools = tools.chain(file_tools(Truncation::default()));
+        let tools = tools.chain(file_tools(
+            Truncation::default(),
+            Skills::new(home.clone(), None),
+        ));
         let net = Net::new(&NetSettings::default())?;
         let api = ClientSettings::new(BaseUrl::parse(server)?);
         let variables = std::env::vars_os().collect();
@@ -77,6 +82,7 @@ impl Trial {
         let services = Services {
             api: ApiHandle(api),
             hooks,
+            controllers: Controllers::new(events.clone()),
             remote: RemoteSettings::open(&home, defaults).await,
             settings: UserSettings::load(&home),
             settings_files: files,

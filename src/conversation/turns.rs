@@ -2,6 +2,7 @@
 //! (spec 02 §7, §8.3; 03 §9.4).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +20,8 @@ use crate::protocol::event::{
     ApprovalRequested, CanUseTool, CanUseToolTag, ControlRequest, Event, Lifecycle, LoopStatus,
     PermissionSuggestion, ToolExecutionFinished, ToolExecutionStarted, TurnFinished,
 };
+
+use crate::protocol::time::epoch_millis;
 
 /// Reports that may wait for the actor; a turn that is faster waits for it.
 const REPORTS: usize = 64;
@@ -93,8 +96,13 @@ impl Conversation {
         let cwd = self.services.remote.cwd_of(&self.scope);
         let cancel = CancellationToken::new();
         let (reports_in, reports) = mpsc::channel(REPORTS);
-        let (messages, options, client_message_ids) = match batch {
-            Some(batch) => (batch.messages, batch.options, batch.client_message_ids),
+        let (messages, options, client_message_ids, origin) = match batch {
+            Some(batch) => (
+                batch.messages,
+                batch.options,
+                batch.client_message_ids,
+                batch.origin,
+            ),
             None => Default::default(),
         };
         let input = TurnInput {
@@ -108,6 +116,7 @@ impl Conversation {
             execution: self.execution.clone(),
             workspace: self.workspace.clone(),
             session_rules: self.session_rules.clone(),
+            origin: origin.clone(),
             cancel: cancel.clone(),
             reports: reports_in,
         };
@@ -119,6 +128,7 @@ impl Conversation {
             reports,
             cwd,
             client_message_ids,
+            origin,
             asked: Vec::new(),
             started: tokio::time::Instant::now(),
         });
@@ -173,6 +183,12 @@ impl Conversation {
                 }
             }
             Report::Row(row) => self.frames.message(row),
+            Report::MemoryChanged(paths) => {
+                self.frames.event(&Event::MemoryUpdated {
+                    affected_paths: &paths,
+                    timestamp: epoch_millis(SystemTime::now()),
+                });
+            }
             Report::FileWritten { path, content } => {
                 self.frames.event(&Event::FileOps {
                     path: &path,

@@ -6,7 +6,9 @@ use super::{Job, Listener, runtime_start};
 use crate::conversation::mailbox::{Request, RequestBody};
 use crate::conversation::{Message, SUPPORTED_COMMANDS};
 use crate::device;
-use crate::protocol::command::Command;
+use crate::events::ConversationHandle;
+use crate::process::Processes;
+use crate::protocol::command::{Command, ExternalToolsUpdate};
 use crate::protocol::inbound::payload_scope;
 use crate::protocol::reply::{self, Capabilities};
 use crate::protocol::{Body, ConnectionId, Inbound, Scope, inbound};
@@ -21,7 +23,7 @@ pub(super) const CAPABILITIES: Capabilities = Capabilities {
     runtime_start: true,
     launch_subagent: false,
     runtime_workspace_sandbox: false,
-    runtime_external_tools_update: false,
+    runtime_external_tools_update: true,
     structured_outputs: true,
     split_channels: false,
 };
@@ -60,7 +62,7 @@ impl Listener {
                     "[Listen V2] Received {}",
                     summary.unwrap_or_else(|_| format!("{kind} command"))
                 ));
-                self.on_command(from, &kind, scope, runtime, request_id, command, text);
+                self.on_command(from, scope, runtime, request_id, command, text);
             }
             Body::InvalidInput(message) => {
                 if let Some(id) = request_id.filter(|id| !id.is_empty()) {
@@ -103,7 +105,6 @@ impl Listener {
     fn on_command(
         &mut self,
         from: &ConnectionId,
-        kind: &str,
         scope: Option<Scope>,
         runtime: Option<Value>,
         request_id: Option<String>,
@@ -117,10 +118,19 @@ impl Listener {
             Command::RuntimeStart(start) => {
                 return self.on_runtime_start(from, request_id, *start);
             }
-            Command::ExternalToolsUpdate(_)
-            | Command::ExternalToolCallResponse { .. }
-            | Command::MonitorStop { .. } => {
-                return self.decline(from, kind, runtime.as_ref(), request_id);
+            Command::MonitorStop { process_id } => {
+                return self.on_monitor_stop(from, scope, runtime, request_id, &process_id);
+            }
+            Command::ExternalToolsUpdate(updates) => {
+                return self.on_external_tools(from, request_id, updates);
+            }
+            Command::ExternalToolCallResponse {
+                call_id,
+                result,
+                error,
+            } => {
+                let controllers = &self.services.controllers;
+                return controllers.answer(from, &call_id, result, error);
             }
             Command::Device { kind, body } => {
                 return self.device.tell(device::Message::Command(device::Request {
@@ -161,33 +171,65 @@ impl Listener {
         self.tell(&scope, Message::Request(Box::new(request)));
     }
 
-    /// A command of the protocol that this build does not carry out says so.
-    fn decline(
-        &mut self,
-        from: &ConnectionId,
-        kind: &str,
-        runtime: Option<&Value>,
-        request_id: Option<String>,
-    ) {
-        let Some(id) = request_id else { return };
-        let response = crate::protocol::catalog::find(kind).and_then(|known| known.response);
-        let error = format!("{kind} is not supported by this version of letta");
-        self.router
-            .reply(from, &reply::malformed(response, &id, runtime, &error));
-    }
-
-    /// What works here depends on the machine: a sandbox needs a bubblewrap that runs.
     fn on_app_server_info(&mut self, from: &ConnectionId, request_id: Option<String>) {
         let Some(id) = request_id else { return };
         let processes = self.services.background.clone();
         let from = from.clone();
-        self.jobs.spawn(async move {
-            let capabilities = Capabilities {
-                runtime_workspace_sandbox: processes.sandbox().await.is_ok(),
-                ..CAPABILITIES
-            };
-            Job::Reply(from, reply::app_server_info(&id, capabilities))
+        self.jobs
+            .spawn(async move { Job::Reply(from, app_server_info(&processes, &id).await) });
+    }
+
+    /// `monitor_stop` (04 §6.6): the agent hears that the user stopped it.
+    fn on_monitor_stop(
+        &mut self,
+        from: &ConnectionId,
+        scope: Option<Scope>,
+        runtime: Option<Value>,
+        request_id: Option<String>,
+        process_id: &str,
+    ) {
+        let (Some(id), Some(scope)) = (request_id, scope) else {
+            return;
+        };
+        let acting_user = runtime.as_ref().and_then(|runtime| {
+            let id = runtime.get("acting_user_id")?.as_str()?;
+            Some(id.to_owned())
         });
+        let conversation = ConversationHandle::new(scope, self.services.inject.clone());
+        let background = &self.services.background;
+        let outcome = background.stop_monitor(&conversation, process_id, acting_user);
+        let mut more = json!({
+            "runtime": runtime, "process_id": process_id, "stopped": outcome == Ok(true),
+        });
+        if let Err(error) = outcome {
+            more["error"] = error.into();
+        }
+        let frame = reply::reply("monitor_stop_response", &id, outcome.is_ok(), more);
+        self.router.reply(from, &frame);
+    }
+
+    /// `runtime_external_tools_update`: neither creates a conversation nor
+    /// subscribes to one.
+    fn on_external_tools(
+        &mut self,
+        from: &ConnectionId,
+        request_id: Option<String>,
+        updates: Vec<ExternalToolsUpdate>,
+    ) {
+        let controllers = &self.services.controllers;
+        let registered = updates.into_iter().try_for_each(|update| {
+            let mut runtimes = update.runtimes.iter();
+            runtimes
+                .try_for_each(|runtime| controllers.register(from, runtime, update.groups.clone()))
+        });
+        let Some(id) = request_id else { return };
+        let more = match &registered {
+            Ok(()) => Value::Null,
+            Err(error) => json!({"error": error.to_string()}),
+        };
+        let kind = "runtime_external_tools_update_response";
+        let frame = reply::reply(kind, &id, registered.is_ok(), more);
+        self.router.reply(from, &frame);
     }
 
     fn on_runtime_start(
@@ -217,9 +259,24 @@ impl Listener {
             from,
             request_id,
             scope,
+            external_tools,
             mut adopt,
         } = resolved;
         adopt.in_use = !self.router.subscribers(&scope).is_empty();
+        if !self.router.knows(&from) {
+            // It left meanwhile: nobody is there to be answered or subscribed.
+            return self
+                .log
+                .line("App-server connection closed during runtime start");
+        }
+        let controllers = &self.services.controllers;
+        if let Err(error) = controllers.register(&from, &scope, external_tools) {
+            let mut refused = adopt.response;
+            refused.insert("error".into(), error.to_string().into());
+            let kind = "runtime_start_response";
+            let frame = reply::reply(kind, &request_id, false, Value::Object(refused));
+            return self.router.reply(&from, &frame);
+        }
         if self.router.subscribe(&from, &scope) {
             self.runtimes
                 .tell_live(&scope, Message::Subscribe(from.clone()));
@@ -235,6 +292,17 @@ impl Listener {
         };
         self.tell(&scope, Message::Request(Box::new(request)));
     }
+}
+
+/// `app_server_info_response`, which the direct door also gives over HTTP (02 §12.2).
+///
+/// What works here depends on the machine: a sandbox needs a bubblewrap that runs.
+pub async fn app_server_info(processes: &Processes, request_id: &str) -> Value {
+    let capabilities = Capabilities {
+        runtime_workspace_sandbox: processes.sandbox().await.is_ok(),
+        ..CAPABILITIES
+    };
+    reply::app_server_info(request_id, capabilities)
 }
 
 /// The slash commands and flags that registration announces.

@@ -13,28 +13,41 @@ use crate::protocol::ConnectionId;
 /// How many events may wait for the listener before doors stop reading their sockets.
 pub const DOOR_CAPACITY: usize = 64;
 
+/// What a connection is to this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// One client among others: it is told what it asks for (02 §12.4).
+    Client,
+    /// The connection by which this machine is known to others. It is told the
+    /// state of live conversations when it opens (02 §11.1).
+    Machine {
+        /// The name under which this machine is known there.
+        name: String,
+        /// Set after a re-registration: the connection whose place this one
+        /// takes. Its conversations, running turns, queues, approvals and
+        /// subscriptions go on under the new id (00 §8), and nothing more is
+        /// heard of the old id. Never equal to the connection itself.
+        replaces: Option<ConnectionId>,
+    },
+}
+
 /// One thing that happened at a door.
 #[derive(Debug)]
 pub enum DoorEvent {
     /// A connection is ready for frames in both directions: a new one, or one
     /// that was [`Closed`](Self::Closed) and came back.
     ///
-    /// The listener replays the state of its conversations into `outbox`
-    /// (01 §8.10, 02 §11.1). Socket-bound caches of an earlier opening are void.
+    /// A machine's connection gets the state of live conversations replayed into
+    /// `outbox` (01 §8.10, 02 §11.1). Socket-bound caches of an earlier opening are void.
     Opened {
         /// Whom it is. The same id as before means: the same subscriptions and
         /// the same `event_seq`.
         connection: ConnectionId,
-        /// The name under which this machine is known on that connection.
-        connection_name: String,
+        /// What it is to this machine.
+        role: Role,
         /// Where events and replies for it go. The same handle at every opening
         /// of one connection.
         outbox: Outbox,
-        /// Set after a re-registration: the connection whose place this one
-        /// takes. Its conversations, running turns, queues, approvals and
-        /// subscriptions go on under the new id (00 §8), and nothing more is
-        /// heard of the old id. Never equal to `connection`.
-        replaces: Option<ConnectionId>,
     },
     /// One message of the client, as text: anything, not necessarily JSON.
     Frame {

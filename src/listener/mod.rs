@@ -19,8 +19,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::dispatch::supported_commands;
-use self::door::{DoorEvent, DoorReceiver};
+pub use self::dispatch::{app_server_info, supported_commands};
+use self::door::{DoorEvent, DoorReceiver, Role};
+use self::outbox::Outbox;
 use self::router::Router;
 use self::runtimes::Runtimes;
 use crate::conversation::{Link, Message, Services};
@@ -133,41 +134,29 @@ impl Listener {
         match event {
             DoorEvent::Opened {
                 connection,
-                connection_name,
+                role,
                 outbox,
-                replaces,
             } => {
-                if let Some(old) = &replaces {
-                    self.device.tell(device::Message::Replaced {
-                        old: old.clone(),
-                        new: connection.clone(),
-                    });
-                    for scope in self.router.replace(old, &connection) {
-                        let message = Message::Subscribe(connection.clone());
-                        self.runtimes.tell_live(&scope, message);
-                        self.runtimes.tell_live(&scope, Message::Leave(old.clone()));
+                self.services.controllers.opened(&connection);
+                match role {
+                    Role::Client => {
+                        self.router.open(connection, outbox);
+                        self.publish_open();
                     }
-                }
-                self.router.open(connection.clone(), outbox);
-                self.services.agents.forget();
-                self.link.send_replace(Link {
-                    connection: Some(connection.clone()),
-                    name: connection_name,
-                    open: true,
-                });
-                self.runtimes
-                    .tell_all(|| Message::Replay(connection.clone()));
-                if connection.is_hosted() {
-                    self.look_for_records();
+                    Role::Machine { name, replaces } => {
+                        self.on_machine(connection, name, replaces, outbox);
+                    }
                 }
             }
             DoorEvent::Frame { connection, text } => self.on_frame(&connection, &text),
             DoorEvent::Closed { connection } => {
+                self.services.controllers.closed(&connection);
                 self.router.close(&connection);
                 self.publish_open();
                 self.device.tell(device::Message::Closed(connection));
             }
             DoorEvent::Gone { connection } => {
+                self.services.controllers.gone(&connection);
                 for scope in self.router.remove(&connection) {
                     self.runtimes
                         .tell_live(&scope, Message::Leave(connection.clone()));
@@ -178,10 +167,45 @@ impl Listener {
         }
     }
 
+    /// The connection by which this machine is known opened, anew or again.
+    fn on_machine(
+        &mut self,
+        connection: ConnectionId,
+        name: String,
+        replaces: Option<ConnectionId>,
+        outbox: Outbox,
+    ) {
+        if let Some(old) = replaces {
+            self.services.controllers.moved(&old, &connection);
+            self.device.tell(device::Message::Replaced {
+                old: old.clone(),
+                new: connection.clone(),
+            });
+            for scope in self.router.replace(&old, &connection) {
+                let (old, new) = (old.clone(), connection.clone());
+                self.runtimes.tell_live(&scope, Message::Moved { old, new });
+            }
+        }
+        self.router.open(connection.clone(), outbox);
+        self.services.agents.forget();
+        self.link.send_modify(|link| {
+            link.connection = Some(connection.clone());
+            link.name = name;
+            link.open = true;
+        });
+        self.runtimes
+            .tell_all(|| Message::Replay(connection.clone()));
+        if connection.is_hosted() {
+            self.look_for_records();
+        }
+    }
+
     fn publish_open(&self) {
-        let open = self.router.any_open();
-        self.link
-            .send_if_modified(|link| std::mem::replace(&mut link.open, open) != open);
+        let any = self.router.any_open();
+        self.link.send_if_modified(|link| {
+            let open = any || link.local;
+            std::mem::replace(&mut link.open, open) != open
+        });
     }
 
     /// Records of interrupted turns are read off the runtime's threads.

@@ -32,6 +32,11 @@ impl Router {
             .map(|(_, connection)| connection)
     }
 
+    /// Whether a connection is there, open or not.
+    pub(super) fn knows(&self, id: &ConnectionId) -> bool {
+        self.find(id).is_some()
+    }
+
     /// A connection opened, for the first time or again.
     pub(super) fn open(&mut self, id: ConnectionId, outbox: Outbox) {
         self.connections.retain(|(known, _)| *known != id);

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::workspace;
 use crate::conversation::Services;
 use crate::conversation::mailbox::Adopt;
-use crate::protocol::command::RuntimeStart;
+use crate::protocol::command::{ExternalToolGroup, RuntimeStart};
 use crate::protocol::reply::runtime_start_nothing;
 use crate::protocol::{ConnectionId, PermissionMode, Scope};
 
@@ -14,6 +14,8 @@ pub(super) struct Resolved {
     pub(super) from: ConnectionId,
     pub(super) request_id: String,
     pub(super) scope: Scope,
+    /// The connection's tools for the scope; empty removes them.
+    pub(super) external_tools: Vec<ExternalToolGroup>,
     pub(super) adopt: Adopt,
 }
 
@@ -50,6 +52,7 @@ pub(super) async fn resolve(
             from,
             request_id,
             scope,
+            external_tools: start.external_tools.unwrap_or_default(),
             adopt: Adopt {
                 response: found,
                 cwd,
@@ -99,13 +102,6 @@ fn check(start: &RuntimeStart) -> Result<Option<PermissionMode>, String> {
         if text("model").is_none_or(str::is_empty) || text("system").is_none() {
             return fail("Agent-free conversation creation requires body.model and body.system");
         }
-    }
-    if start
-        .external_tools
-        .as_ref()
-        .is_some_and(|groups| !groups.is_empty())
-    {
-        return fail("external tools are not supported by this version of letta");
     }
     match start.mode.as_deref() {
         None => Ok(None),

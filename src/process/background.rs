@@ -7,14 +7,12 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::process::ChildStdin;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,12 +20,14 @@ use super::capture::Cut;
 use super::environment::BaseEnvironment;
 use super::excerpt::KEPT_CHARS;
 use super::group::Groups;
-use super::notification::{self, Notification};
+use super::monitor::{self, Heard};
+use super::notification;
 use super::output_file::OutputFile;
 use super::sandbox::{self, Confinement, NoSandbox};
-use super::session::{self, Finished, Plan, Session};
+use super::session::{self, Ending, Plan, Session};
 use super::shell::Shells;
 use super::spawn::{self, Launch, SpawnError, Spawned};
+use super::task::{About, Kind, Task};
 use crate::events::{ConversationHandle, Injected};
 use crate::protocol::Scope;
 
@@ -43,28 +43,6 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// How long the system may take to bury a killed process.
 const BURIAL: Duration = Duration::from_secs(2);
 
-/// Which tool a command belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Bash: `bash_<n>`.
-    Bash,
-    /// `exec_command`: `<n>`.
-    Exec,
-}
-
-/// What is known of a command before it starts.
-#[derive(Clone, Debug)]
-pub struct About {
-    /// Its tool.
-    pub kind: Kind,
-    /// The command text.
-    pub command: String,
-    /// The model's label for it, if any.
-    pub description: Option<String>,
-    /// The conversation that started it.
-    pub scope: Scope,
-}
-
 /// Why a command did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -79,81 +57,6 @@ pub enum StartError {
     /// The system refused.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-}
-
-/// One command that the registry knows.
-#[derive(Debug)]
-pub struct Task {
-    id: String,
-    about: About,
-    session: Session,
-    log: PathBuf,
-    started: Instant,
-    started_at: SystemTime,
-    in_background: AtomicBool,
-    end_told: AtomicBool,
-    reader: Semaphore,
-}
-
-impl Task {
-    /// Its id in the registry.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// What it is.
-    pub fn about(&self) -> &About {
-        &self.about
-    }
-
-    /// Its process.
-    pub fn session(&self) -> &Session {
-        &self.session
-    }
-
-    /// Its transcript: there once it runs in the background.
-    pub fn log(&self) -> &Path {
-        &self.log
-    }
-
-    /// When it started.
-    pub fn started_at(&self) -> SystemTime {
-        self.started_at
-    }
-
-    /// The turn to read its output; held while one waits for more, so that the
-    /// end is told once: to the reader or by notification.
-    pub fn reader(&self) -> &Semaphore {
-        &self.reader
-    }
-
-    /// Claims the telling of its end: `true` for the first to ask.
-    pub fn claim_end(&self) -> bool {
-        !self.end_told.swap(true, Ordering::AcqRel)
-    }
-
-    /// How long it runs, or ran.
-    pub fn runtime(&self) -> Duration {
-        self.session
-            .ended()
-            .map_or_else(|| self.started.elapsed(), |finished| finished.elapsed)
-    }
-
-    /// `running`, `completed` or `failed`.
-    pub fn status(&self) -> &'static str {
-        self.session
-            .ended()
-            .map_or("running", |finished| notification::status(&finished.ending))
-    }
-
-    fn label(&self) -> &str {
-        self.about
-            .description
-            .as_deref()
-            .map(str::trim)
-            .filter(|label| !label.is_empty())
-            .unwrap_or(&self.about.command)
-    }
 }
 
 /// All children of this process. Cheap to clone.
@@ -348,34 +251,27 @@ impl Processes {
         let permit = Arc::clone(&self.0.permits)
             .try_acquire_owned()
             .map_err(|_| StartError::Full)?;
-        let (id, log) = {
-            let mut table = self.table();
-            let (id, file) = match about.kind {
-                Kind::Bash => {
-                    table.bash += 1;
-                    let id = format!("bash_{}", table.bash);
-                    (id.clone(), format!("{id}.log"))
-                }
-                Kind::Exec => {
-                    table.exec += 1;
-                    (table.exec.to_string(), format!("exec_{}.log", table.exec))
-                }
-            };
-            (id, self.0.scratch.join(file))
+        let (id, file) = match about.kind {
+            Kind::Bash => {
+                let id = format!("bash_{}", next(&mut self.table().bash));
+                (id.clone(), format!("{id}.log"))
+            }
+            Kind::Exec => {
+                let number = next(&mut self.table().exec);
+                (number.to_string(), format!("exec_{number}.log"))
+            }
+            Kind::Monitor { .. } => {
+                let id = format!("monitor_{}", uuid::Uuid::new_v4());
+                (id.clone(), format!("{id}.log"))
+            }
         };
-        plan.log = Some(OutputFile::new(log.clone()));
-        let session = self.launch(launch, plan, Some(permit))?;
-        let task = Arc::new(Task {
-            id,
-            about,
-            session,
-            log,
-            started: Instant::now(),
-            started_at: SystemTime::now(),
-            in_background: AtomicBool::new(false),
-            end_told: AtomicBool::new(false),
-            reader: Semaphore::new(1),
+        let log = self.0.scratch.join(file);
+        plan.log = Some(match about.kind {
+            Kind::Monitor { .. } => OutputFile::of_monitor(log.clone()),
+            Kind::Bash | Kind::Exec => OutputFile::new(log.clone()),
         });
+        let session = self.launch(launch, plan, Some(permit))?;
+        let task = Arc::new(Task::new(id, about, session, log));
         self.table().tasks.push(Arc::clone(&task));
         Ok(task)
     }
@@ -386,7 +282,7 @@ impl Processes {
         let table = self.table();
         let mut tasks = table.tasks.iter();
         tasks
-            .find(|task| task.id == id && task.about.scope == *scope)
+            .find(|task| task.id() == id && task.about().scope == *scope)
             .cloned()
     }
 
@@ -403,7 +299,7 @@ impl Processes {
         let table = self.table();
         let tasks = table.tasks.iter();
         tasks
-            .filter(|task| task.about.scope == *scope && task.in_background.load(Ordering::Acquire))
+            .filter(|task| task.about().scope == *scope && task.is_in_background())
             .cloned()
             .collect()
     }
@@ -412,75 +308,77 @@ impl Processes {
     /// newest first (04 §6.6).
     pub fn listing(&self, scope: &Scope) -> Vec<serde_json::Value> {
         let tasks = self.in_background(scope);
-        let running = tasks
-            .iter()
-            .rev()
-            .filter(|task| task.session.ended().is_none());
-        running
-            .map(|task| {
-                serde_json::json!({
-                    "process_id": task.id,
-                    "kind": "bash",
-                    "command": task.about.command,
-                    "started_at_ms": crate::protocol::time::epoch_millis(task.started_at),
-                    "status": task.status(),
-                    "exit_code": null,
-                })
-            })
-            .collect()
+        let running = tasks.iter().rev().filter(|task| task.is_running());
+        running.map(|task| task.listed()).collect()
     }
 
     /// Stops the command `id` of `scope`, silently, and forgets it. `false`
-    /// when there is none.
+    /// when there is none, or when it is a monitor that has ended.
     pub fn stop(&self, scope: &Scope, id: &str) -> bool {
         let Some(task) = self.find(scope, id) else {
             return false;
         };
+        if task.is_monitor() && !task.is_running() {
+            return false;
+        }
         task.claim_end();
-        task.session.stop();
-        self.remove(&task);
+        task.session().stop();
+        if !task.is_monitor() {
+            self.remove(&task);
+        }
         true
     }
 
+    /// Stops the monitor `id` because a person of `scope` asked for it, and
+    /// tells `conversation` so (04 §6.6). `Ok(false)` when it had ended.
+    ///
+    /// # Errors
+    /// There is no such monitor, or it is another conversation's.
+    pub fn stop_monitor(
+        &self,
+        conversation: &ConversationHandle,
+        id: &str,
+        acting_user_id: Option<String>,
+    ) -> Result<bool, &'static str> {
+        let known = self.table().tasks.iter().find(|t| t.id() == id).cloned();
+        let task = known
+            .filter(|task| task.is_monitor())
+            .ok_or("Monitor not found")?;
+        if task.about().scope != *conversation.scope() {
+            return Err("Monitor does not belong to this conversation");
+        }
+        let stopped = task.is_running() && self.stop(conversation.scope(), id);
+        if stopped {
+            let event =
+                "The user stopped this monitor. Do not start it again unless the user asks for it.";
+            conversation.inject(Injected::TaskNotification {
+                text: notification::monitor_event(id, task.label(), event),
+                acting_user_id,
+            });
+        }
+        Ok(stopped)
+    }
+
     /// Lets a command run on in the background: when it ends, `conversation`
-    /// gets one notification on behalf of `acting_user`.
+    /// gets one notification on behalf of `acting_user`, and before it one for
+    /// every event in what was `heard` of a monitor.
     pub fn announce(
         &self,
         task: Arc<Task>,
+        heard: Option<Heard>,
         conversation: ConversationHandle,
         acting_user: Option<String>,
     ) {
-        task.in_background.store(true, Ordering::Release);
+        task.to_background();
         conversation.inject(Injected::BackgroundChanged);
         let all = self.clone();
         self.0.tracker.spawn(async move {
             let shutdown = all.0.shutdown.clone();
-            let watch = all.watch_over(&task, conversation, acting_user);
+            let watch = watch_over(&task, heard, conversation, acting_user);
             // A notification after the end of the process has no reader.
             shutdown.run_until_cancelled(watch).await;
             all.remove(&task);
         });
-    }
-
-    async fn watch_over(
-        &self,
-        task: &Task,
-        conversation: ConversationHandle,
-        acting_user_id: Option<String>,
-    ) {
-        let finished = task.session.finished().await;
-        // Whoever reads just now sees the end and claims it.
-        let turn = task.reader.acquire().await;
-        if task.claim_end() {
-            let text = announcement(task, &finished).await;
-            conversation.inject(Injected::TaskNotification {
-                text,
-                acting_user_id,
-            });
-        }
-        drop(turn);
-        conversation.inject(Injected::BackgroundChanged);
-        tokio::time::sleep(RETENTION).await;
     }
 
     /// Ends every child and everything they started: SIGTERM, one second,
@@ -499,33 +397,48 @@ impl Processes {
     }
 }
 
-async fn announcement(task: &Task, finished: &Finished) -> String {
-    let (mut out, mut err) = task.session.take().await;
-    let status = notification::status(&finished.ending);
-    let command = &task.about.command;
-    let (task_id, summary, result) = match task.about.kind {
-        Kind::Bash => (
-            task.id.clone(),
-            format!("Background command \"{}\" {status}", task.label()),
-            notification::bash_result(command, &finished.ending, &out, &err),
-        ),
-        Kind::Exec => (
-            format!("exec_{}", task.id),
-            format!("Exec command \"{}\" {status}", task.label()),
-            notification::exec_result(command, &task.id, &finished.ending, &out),
-        ),
+async fn watch_over(
+    task: &Task,
+    heard: Option<Heard>,
+    conversation: ConversationHandle,
+    acting_user_id: Option<String>,
+) {
+    let tell = |text| {
+        conversation.inject(Injected::TaskNotification {
+            text,
+            acting_user_id: acting_user_id.clone(),
+        });
     };
-    out.discard().await;
-    err.discard().await;
-    Notification {
-        task_id: &task_id,
-        status: Some(status),
-        summary: &summary,
-        result: &result,
-        usage: &[("duration_ms", notification::duration_ms(finished.elapsed))],
-        transcript: Some(&task.log),
+    let tell_event = |event: &str| {
+        // Whoever stopped it does not want to hear more of it.
+        if !task.end_is_told() {
+            tell(notification::monitor_event(task.id(), task.label(), event));
+        }
+    };
+    if let Some(heard) = heard
+        && !monitor::follow(heard, |event| tell_event(&event)).await
+    {
+        task.claim_end();
+        task.session().stop();
     }
-    .text()
+    let finished = task.session().finished().await;
+    // Whoever reads just now sees the end and claims it.
+    let turn = task.reader().acquire().await;
+    if task.is_monitor() && matches!(finished.ending, Ending::TimedOut(_)) {
+        tell_event("[Monitor timed out. Start it again if it is still needed.]");
+        task.claim_end();
+    }
+    if task.claim_end() {
+        tell(task.announcement(&finished).await);
+    }
+    drop(turn);
+    conversation.inject(Injected::BackgroundChanged);
+    tokio::time::sleep(RETENTION).await;
+}
+
+fn next(counter: &mut u64) -> u64 {
+    *counter += 1;
+    *counter
 }
 
 /// Whether this process has a terminal. A child in a background group of it

@@ -68,6 +68,16 @@ impl Notification<'_> {
     }
 }
 
+/// The whole notification of one event of a monitor (04 §6.5).
+pub fn monitor_event(task_id: &str, description: &str, event: &str) -> String {
+    format!(
+        "<task-notification>\n<task-id>{task_id}</task-id>\n<summary>{}</summary>\n\
+         <result>\n<event>{}</event>\n</result>\n</task-notification>",
+        escape(&format!("Monitor event: \"{description}\"")),
+        escape(event)
+    )
+}
+
 /// `&`, `<` and `>` as entities.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")

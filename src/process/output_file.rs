@@ -1,7 +1,7 @@
 //! Files of output: private, bounded, and on disk only once they are needed
 //! (04 §6.4, 00 §6).
 //!
-//! Invariant: a file never grows past [`FILE_LIMIT`] but for its closing line;
+//! Invariant: a file never grows past its limit ([`FILE_LIMIT`], or less) but for its closing line;
 //! what is beyond is dropped with one note.
 
 use std::io;
@@ -18,6 +18,10 @@ pub const FILE_LIMIT: u64 = 64 * 1024 * 1024;
 /// What stands in a file where output was dropped.
 const LIMIT_NOTE: &str = "\n[output limit of 64 MiB reached; the rest was dropped]\n";
 
+/// Bytes in the transcript of a monitor, and what stands at its end (04 §7.20).
+const MONITOR_LIMIT: u64 = 1024 * 1024;
+const MONITOR_NOTE: &str = "\n[output truncated at 1048576 bytes]\n";
+
 /// Bytes that wait in memory before the file is really made.
 const PENDING_LIMIT: usize = 64 * 1024;
 
@@ -32,6 +36,7 @@ pub struct OutputFile {
     pending: String,
     written: u64,
     limit: u64,
+    note: &'static str,
     full: bool,
 }
 
@@ -44,7 +49,17 @@ impl OutputFile {
             pending: String::new(),
             written: 0,
             limit: FILE_LIMIT,
+            note: LIMIT_NOTE,
             full: false,
+        }
+    }
+
+    /// The smaller file of a monitor.
+    pub fn of_monitor(path: PathBuf) -> Self {
+        Self {
+            limit: MONITOR_LIMIT,
+            note: MONITOR_NOTE,
+            ..Self::new(path)
         }
     }
 
@@ -94,7 +109,7 @@ impl OutputFile {
         }
         self.full = true;
         self.put(&text[..text.floor_char_boundary(room)]).await?;
-        self.put(LIMIT_NOTE).await
+        self.put(self.note).await
     }
 
     /// Adds a closing line, beyond the limit too.

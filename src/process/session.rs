@@ -37,6 +37,17 @@ pub enum Stream {
 /// Takes cleaned output as it comes.
 pub type Live = Box<dyn Fn(Stream, String) + Send>;
 
+/// What goes on beside the transcript when a command runs in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: output that memory does not keep is in the transcript alone.
+    Transcript,
+    /// Output that nobody took yet, for a later reader.
+    Unread,
+    /// Whoever sees output as it comes.
+    Listener,
+}
+
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -92,7 +103,7 @@ enum Request {
     Interrupt,
     Stop,
     Detach {
-        spill: bool,
+        keep: Keep,
         reply: oneshot::Sender<io::Result<()>>,
     },
     Listen(Option<Live>),
@@ -171,15 +182,14 @@ impl Session {
         let _ = self.requests.send(Request::Stop);
     }
 
-    /// Lets it run on in the background: the transcript goes to disk and nobody
-    /// listens any more. Without `spill`, output that memory does not keep is
-    /// from now on in the transcript alone.
+    /// Lets it run on in the background: the transcript goes to disk, and of
+    /// the rest goes on what `keep` says.
     ///
     /// # Errors
     /// The transcript cannot be written.
-    pub async fn detach(&self, spill: bool) -> io::Result<()> {
+    pub async fn detach(&self, keep: Keep) -> io::Result<()> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.requests.send(Request::Detach { spill, reply });
+        let _ = self.requests.send(Request::Detach { keep, reply });
         answer
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))

@@ -50,6 +50,13 @@ pub enum Event<'a> {
     ToolExecutionStarted(&'a ToolExecutionStarted<'a>),
     /// Lifecycle (00 §2): with `client_tool_end`.
     ToolExecutionFinished(&'a ToolExecutionFinished<'a>),
+    /// An agent tool committed files of its memory (07 §4.6).
+    MemoryUpdated {
+        /// Their paths below the memory directory.
+        affected_paths: &'a [String],
+        /// Milliseconds since the epoch.
+        timestamp: i64,
+    },
     /// An agent tool wrote a file (02 §6.8).
     FileOps {
         /// Absolute path.

@@ -14,7 +14,7 @@ pub mod json_file;
 mod link_lock;
 pub mod os_lock;
 pub mod pid_file;
-mod process_age;
+pub(crate) mod process_age;
 pub mod process_identity;
 pub mod remote_settings;
 pub mod settings;

@@ -12,9 +12,12 @@ const PRECISION: Duration = Duration::from_secs(1);
 /// `false` when the writer of a record made at `written` is certainly gone:
 /// its id is ours, or nobody's, or belongs to a process that started later.
 pub(super) fn may_be_alive(pid: i64, written: Option<SystemTime>) -> bool {
-    if pid == i64::from(std::process::id()) {
-        return false;
-    }
+    pid != i64::from(std::process::id()) && may_be_alive_or_us(pid, written)
+}
+
+/// The same for a record that this very process may have written: our own id
+/// counts, unless the record is older than we are.
+pub(crate) fn may_be_alive_or_us(pid: i64, written: Option<SystemTime>) -> bool {
     let id = i32::try_from(pid).ok().filter(|id| *id > 0);
     let Some(raw) = id.and_then(rustix::process::Pid::from_raw) else {
         return false;

@@ -11,7 +11,7 @@ use super::shell_run::{self, Setting};
 use super::tool::{Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
 use super::{arguments, lenient};
 use crate::process::capture::{self, Capture};
-use crate::process::{About, Ending, Kind, Launch, Plan, StartError, Task, notification};
+use crate::process::{About, Ending, Keep, Kind, Launch, Plan, StartError, Task, notification};
 
 const DEFAULT_TIMEOUT_MS: f64 = 120_000.0;
 const LONGEST_FOREGROUND_MS: u64 = 600_000;
@@ -119,15 +119,18 @@ impl Bash {
             }
         };
         if in_background {
-            let text = match background(context, &task).await {
-                Ok(()) => format!(
-                    "{note}Command running in background with ID: {}\nOutput file: {}",
-                    task.id(),
-                    task.log().display()
+            let started = shell_run::to_background(context, &task, Keep::Transcript, None).await;
+            return match started {
+                Ok(()) => ToolOutcome::part(
+                    format!(
+                        "{note}Command running in background with ID: {}\nOutput file: {}",
+                        task.id(),
+                        task.log().display()
+                    ),
+                    Status::Success,
                 ),
-                Err(failure) => return failure,
+                Err(failure) => ToolOutcome::part(failure, Status::Error),
             };
-            return ToolOutcome::part(text, Status::Success);
         }
         match tokio::time::timeout(self.foreground, task.session().finished()).await {
             Ok(finished) => {
@@ -135,19 +138,21 @@ impl Bash {
                 context.processes.remove(&task);
                 finish(context, &note, asked_ms, &finished.ending, streams).await
             }
-            Err(_still_running) => match background(context, &task).await {
-                Ok(()) => ToolOutcome::part(
-                    format!(
-                        "{note}Command is still running with task ID: {}\nOutput file: {}\n\
+            Err(_still_running) => {
+                match shell_run::to_background(context, &task, Keep::Transcript, None).await {
+                    Ok(()) => ToolOutcome::part(
+                        format!(
+                            "{note}Command is still running with task ID: {}\nOutput file: {}\n\
                          You will be notified once when it ends, so there is no need to poll or wait; \
                          go on with other work, or stop it with TaskStop.",
-                        task.id(),
-                        task.log().display()
+                            task.id(),
+                            task.log().display()
+                        ),
+                        Status::Success,
                     ),
-                    Status::Success,
-                ),
-                Err(failure) => failure,
-            },
+                    Err(failure) => ToolOutcome::part(failure, Status::Error),
+                }
+            }
         }
     }
 }
@@ -188,24 +193,6 @@ fn start(
         ..Plan::default()
     };
     context.processes.register(about, launch, plan)
-}
-
-/// Lets the command run on; a notification will tell its end.
-async fn background(context: &ToolContext, task: &Arc<Task>) -> Result<(), ToolOutcome> {
-    if let Err(error) = task.session().detach(false).await {
-        task.session().stop();
-        context.processes.remove(task);
-        let text = format!(
-            "Error: the output file {} cannot be written ({error}); the command was stopped.",
-            task.log().display()
-        );
-        return Err(ToolOutcome::part(text, Status::Error));
-    }
-    let acting_user = context.acting_user_id.as_deref().map(str::to_owned);
-    context
-        .processes
-        .announce(Arc::clone(task), context.conversation.clone(), acting_user);
-    Ok(())
 }
 
 async fn finish(

@@ -12,7 +12,7 @@ use super::exec_session::{self, Waited};
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
 use super::{arguments, lenient, shell_run};
 use crate::process::pty::WindowSize;
-use crate::process::{About, Kind, Launch, Plan, StartError, Task};
+use crate::process::{About, Keep, Kind, Launch, Plan, StartError, Task};
 
 const DEFAULT_YIELD_MS: f64 = 10_000.0;
 const YIELD_MS: std::ops::RangeInclusive<u64> = 250..=30_000;
@@ -101,7 +101,9 @@ async fn execute(call: &ToolCall, context: &ToolContext) -> ToolOutcome {
         return ToolOutcome::interrupted();
     };
     if context.processes.find(&context.scope, task.id()).is_some() {
-        outcome = go_on(context, &task, outcome).await;
+        if let Err(failure) = shell_run::to_background(context, &task, Keep::Unread, None).await {
+            outcome = ToolOutcome::error(failure);
+        }
     }
     outcome
 }
@@ -147,23 +149,6 @@ async fn start(
         ..Plan::default()
     };
     context.processes.register(about, launch, plan)
-}
-
-/// Lets the session outlive the call; a notification will tell its end.
-async fn go_on(context: &ToolContext, task: &Arc<Task>, outcome: ToolOutcome) -> ToolOutcome {
-    if let Err(error) = task.session().detach(true).await {
-        task.session().stop();
-        context.processes.remove(task);
-        return ToolOutcome::error(format!(
-            "The output file {} cannot be written ({error}); the command was stopped.",
-            task.log().display()
-        ));
-    }
-    let acting_user = context.acting_user_id.as_deref().map(str::to_owned);
-    context
-        .processes
-        .announce(Arc::clone(task), context.conversation.clone(), acting_user);
-    outcome
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ impl LiveOutput {
         match progress {
             Progress::Stdout(text) => self.stdout.push(text),
             Progress::Stderr(text) => self.stderr.push(text),
-            Progress::FileWritten { .. } => return false,
+            Progress::FileWritten { .. } | Progress::MemoryChanged(_) => return false,
         }
         true
     }

@@ -18,11 +18,13 @@ pub mod ask_user_question;
 pub mod bash;
 pub mod batch;
 pub mod collation;
+pub mod controllers;
 pub mod disk;
 pub mod edit;
 pub mod exec_command;
 mod exec_session;
 pub mod external;
+mod git;
 pub mod glob;
 pub mod grep;
 pub mod grep_files;
@@ -31,6 +33,8 @@ pub mod lenient;
 pub mod list_dir;
 pub mod live;
 pub mod ls;
+pub mod memory;
+pub mod monitor;
 pub mod multi_edit;
 mod offload;
 pub mod overflow;
@@ -46,6 +50,7 @@ pub mod search;
 pub mod set_working_directory;
 pub mod shell_command;
 mod shell_run;
+pub mod skill;
 pub mod task_list;
 pub mod task_stop;
 pub mod text;
@@ -56,13 +61,17 @@ pub mod toolset;
 mod trial;
 pub mod update_plan;
 pub mod view_image;
+pub mod worktree;
 pub mod write;
 pub mod write_stdin;
 
+pub use controllers::Controllers;
 pub use registry::{Toolbox, TurnTools};
 pub use tool::{
     AgentSecrets, Lane, Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome, ToolReturn,
 };
+
+use crate::skills::Skills;
 
 /// The tools that run commands.
 pub fn command_tools() -> Vec<Arc<dyn Tool>> {
@@ -70,6 +79,7 @@ pub fn command_tools() -> Vec<Arc<dyn Tool>> {
         Arc::new(bash::Bash::default()),
         Arc::new(exec_command::ExecCommand),
         Arc::new(write_stdin::WriteStdin),
+        Arc::new(monitor::Monitor),
         Arc::new(task_stop::TaskStop::by_task_id()),
         Arc::new(task_stop::TaskStop::by_shell_id()),
     ];
@@ -88,8 +98,9 @@ pub fn plan_tools(remote: &RemoteSettings, plans: &Path) -> Vec<Arc<dyn Tool>> {
     ]
 }
 
-/// The tools that read, write and search files, and those that keep lists.
-pub fn file_tools(truncation: overflow::Truncation) -> Vec<Arc<dyn Tool>> {
+/// The tools that read, write and search files, keep lists, load skills, and
+/// change memory and worktrees.
+pub fn file_tools(truncation: overflow::Truncation, skills: Skills) -> Vec<Arc<dyn Tool>> {
     let images = image::Images::default();
     let tasks = task_list::TaskStore::default();
     let mut tools: Vec<Arc<dyn Tool>> = vec![
@@ -106,6 +117,11 @@ pub fn file_tools(truncation: overflow::Truncation) -> Vec<Arc<dyn Tool>> {
         Arc::new(ask_user_question::AskUserQuestion),
         Arc::new(todo_write::TodoWrite),
         Arc::new(update_plan::UpdatePlan),
+        Arc::new(worktree::enter::EnterWorktree),
+        Arc::new(worktree::exit::ExitWorktree),
+        Arc::new(skill::Skill::new(skills)),
+        Arc::new(memory::Memory),
+        Arc::new(memory::MemoryApplyPatch),
     ];
     for name in ["grep_files", "GrepFiles"] {
         tools.push(Arc::new(grep_files::GrepFiles::new(name)));

@@ -2,12 +2,14 @@
 //! secrets, and where live output goes (04 §4.7, §5.1, §6.2).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::tool::{OutputStream, Progress, ToolContext};
 use crate::process::capture::SpillPlace;
+use crate::process::monitor::Heard;
 use crate::process::scrub::{self, Redactions};
 use crate::process::session::Live;
-use crate::process::{Stream, Variables};
+use crate::process::{Keep, Stream, Task, Variables};
 
 /// A place and an environment for one command.
 pub(super) struct Setting {
@@ -66,6 +68,36 @@ async fn usable_directory(context: &ToolContext) -> PathBuf {
         .chain([context.home.clone(), std::env::temp_dir()])
         .collect();
     context.cwd.usable(&fallbacks).await
+}
+
+/// Lets a command outlive its call; a notification will tell its end.
+///
+/// # Errors
+/// Its transcript cannot be written: the command is stopped. The text is for
+/// the model.
+pub(super) async fn to_background(
+    context: &ToolContext,
+    task: &Arc<Task>,
+    keep: Keep,
+    heard: Option<Heard>,
+) -> Result<(), String> {
+    if let Err(error) = task.session().detach(keep).await {
+        task.session().stop();
+        context.processes.remove(task);
+        return Err(format!(
+            "Error: the output file {} cannot be written ({error}); the command was stopped.",
+            task.log().display()
+        ));
+    }
+    let (conversation, user) = (
+        context.conversation.clone(),
+        context.acting_user_id.as_deref(),
+    );
+    let user = user.map(str::to_owned);
+    context
+        .processes
+        .announce(Arc::clone(task), heard, conversation, user);
+    Ok(())
 }
 
 /// The line that tells once that the conversation's directory is gone.

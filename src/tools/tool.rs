@@ -74,6 +74,8 @@ pub enum Progress {
     Stdout(String),
     /// A chunk of standard error, the same.
     Stderr(String),
+    /// Files of the agent's memory were committed, by their paths below it.
+    MemoryChanged(Vec<String>),
     /// A file was written: its absolute path and new text (04 §4.5).
     FileWritten {
         /// Absolute path.
@@ -119,6 +121,8 @@ pub struct ToolContext {
     pub conversation: ConversationHandle,
     /// What children are told of the turn.
     pub facts: TurnFacts,
+    /// Where skills of this conversation may come from.
+    pub skill_sources: Arc<[crate::skills::Source]>,
     /// The agent's secrets; a command gets those that it names (04 §4.7).
     pub secrets: AgentSecrets,
 }
@@ -238,6 +242,8 @@ pub struct ToolOutcome {
     pub stdout: Option<Vec<String>>,
     /// Lines of standard error, the same.
     pub stderr: Option<Vec<String>>,
+    /// A text that follows the results as a user message of its own (04 §7.9).
+    pub follow_up: Option<String>,
 }
 
 impl ToolOutcome {
@@ -269,6 +275,7 @@ impl ToolOutcome {
             status,
             stdout: None,
             stderr: None,
+            follow_up: None,
         }
     }
 }

@@ -123,6 +123,8 @@ const INTERACTIVE: [&str; 3] = ["AskUserQuestion", "EnterPlanMode", "ExitPlanMod
 
 const WORKTREE: [&str; 2] = ["EnterWorktree", "ExitWorktree"];
 
+const MEMORY: [&str; 2] = ["memory", "memory_apply_patch"];
+
 impl Preset {
     /// Its tools, in the order in which the server is told of them.
     pub fn tools(self) -> &'static [&'static str] {
@@ -279,6 +281,8 @@ pub struct Selection<'a> {
     pub exclude_interactive: bool,
     /// Setting `includeWorktreeTool`.
     pub worktree_tools: bool,
+    /// The agent's memory in git is on this machine.
+    pub memory_tools: bool,
 }
 
 impl Selection<'_> {
@@ -292,6 +296,7 @@ impl Selection<'_> {
             process_tools: None,
             exclude_interactive: false,
             worktree_tools: true,
+            memory_tools: true,
         }
     }
 
@@ -328,7 +333,8 @@ impl Selection<'_> {
         let mut names: Vec<&str> = Vec::with_capacity(wanted.len());
         for name in wanted {
             let excluded = (self.exclude_interactive && INTERACTIVE.contains(&name))
-                || (!self.worktree_tools && WORKTREE.contains(&name));
+                || (!self.worktree_tools && WORKTREE.contains(&name))
+                || (!self.memory_tools && MEMORY.contains(&name));
             if implemented(name) && !excluded && self.allows(name) && !names.contains(&name) {
                 names.push(name);
             }

@@ -7,12 +7,11 @@
 //! `Origin`) are refused; a slow or greedy client costs a bounded amount.
 
 mod address;
-mod gate;
 mod health;
 mod page;
 
-use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
@@ -20,17 +19,24 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::address::{AddressError, DEFAULT_PORT, HealthAddress};
 pub use self::health::{HealthSnapshot, HealthState};
 
-use self::gate::{Gate, Peer};
+use super::gate::{Gate, Limits, Peer, listen};
 use super::watchdog::LivenessProbe;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
+
+/// Whoever asks comes seldom and is answered at once.
+const LIMITS: Limits = Limits {
+    connections: 32,
+    strangers: 32,
+    lifetime: Duration::from_secs(5),
+};
 
 /// What the endpoints answer from.
 #[derive(Clone, Debug)]
@@ -82,26 +88,12 @@ impl HealthServer {
     /// each of which is bounded to a few seconds.
     pub async fn serve(self, sources: HealthSources, stop: CancellationToken) {
         let app = router(sources).into_make_service_with_connect_info::<Peer>();
-        let gate = Gate::new(self.listener);
+        let gate = Gate::new(self.listener, LIMITS);
         // This server has no way to fail: the gate retries a failed accept.
         let _ = axum::serve(gate, app)
             .with_graceful_shutdown(stop.cancelled_owned())
             .await;
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = if address.is_ipv6() {
-        TcpSocket::new_v6()?
-    } else {
-        TcpSocket::new_v4()?
-    };
-    // A restart must not wait for connections of the last run to time out.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    let listener = socket.listen(64)?;
-    let local = listener.local_addr()?;
-    Ok((listener, local))
 }
 
 fn router(sources: HealthSources) -> Router {
@@ -179,7 +171,7 @@ async fn status(
             &snapshot.status_json(alive),
         );
     }
-    let page = page::render(&snapshot, alive, asks_from_here(peer, &headers));
+    let page = page::render(&snapshot, alive, asks_from_here(&peer, &headers));
     let page = sources.secrets.mask_text(&page).into_owned();
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
 }
@@ -200,7 +192,7 @@ fn wants_json(headers: &HeaderMap) -> bool {
 /// Whether a person at this machine asks, neither through a proxy nor through
 /// a name that a web page could have pointed here. Only they see the login code:
 /// whoever enters it decides to whose account this machine belongs.
-fn asks_from_here(peer: Peer, headers: &HeaderMap) -> bool {
+fn asks_from_here(peer: &Peer, headers: &HeaderMap) -> bool {
     let proxied = ["forwarded", "x-forwarded-for", "via"]
         .iter()
         .any(|name| headers.contains_key(*name));

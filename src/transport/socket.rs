@@ -23,8 +23,11 @@ pub(crate) use self::serve::{Serving, serve};
 /// The largest message that is read: more ends the socket with 1009.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 100 * 1024 * 1024;
 
-/// Socket buffers are small, because an idle machine keeps two of them.
-const BUFFER_BYTES: usize = 16 * 1024;
+/// Socket buffers of the relay are small, because an idle machine keeps two of them.
+pub(crate) const RELAY_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Those of direct clients are smaller, because there may be thousands.
+pub(crate) const CLIENT_BUFFER_BYTES: usize = 4 * 1024;
 
 /// How long a closing handshake may take before the socket is dropped.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -38,10 +41,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 pub(crate) type WebSocket = WebSocketStream<Metered<Box<dyn Wire>>>;
 
 /// Makes a WebSocket of an upgraded connection.
-pub(crate) async fn websocket(wire: Box<dyn Wire>, role: Role) -> WebSocket {
+/// `buffer`: bytes that are read and written at once.
+pub(crate) async fn websocket(wire: Box<dyn Wire>, role: Role, buffer: usize) -> WebSocket {
     let config = WebSocketConfig::default()
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES)
+        .read_buffer_size(buffer)
+        .write_buffer_size(buffer)
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
     WebSocketStream::from_raw_socket(Metered::new(wire), role, Some(config)).await
@@ -99,8 +103,9 @@ impl fmt::Display for Close {
     }
 }
 
-/// The next message as text; protocol pings are answered on the way. Cancel-safe.
-pub(crate) async fn read<S>(stream: &mut S) -> Result<String, Close>
+/// The next message as text; protocol pings are answered on the way, and
+/// `ponged` hears of pongs. Cancel-safe.
+pub(crate) async fn read<S>(stream: &mut S, ponged: impl Fn()) -> Result<String, Close>
 where
     S: Stream<Item = Result<Message, Error>> + Unpin,
 {
@@ -118,6 +123,7 @@ where
                     cause: Cause::Peer,
                 });
             }
+            Some(Ok(Message::Pong(_))) => ponged(),
             Some(Ok(_)) => {}
             Some(Err(error)) => return Err(failed(&error)),
             None => return Err(Close::abnormal(Cause::Network, "connection ended")),

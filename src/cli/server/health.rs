@@ -104,10 +104,17 @@ impl Health {
             .send_modify(|snapshot| snapshot.enter(HealthState::Draining, SystemTime::now()));
     }
 
-    /// Follows the relay and the conversations from now on.
+    /// The direct door is the only one, and open.
+    pub(super) fn serving(&self, notifier: &Notifier) {
+        self.snapshot
+            .send_modify(|snapshot| snapshot.enter(HealthState::Connected, SystemTime::now()));
+        notifier.ready("listening");
+    }
+
+    /// Follows the relay, if there is one, and the conversations from now on.
     pub(super) fn follow(
         &self,
-        relay: watch::Receiver<RelayStatus>,
+        relay: Option<watch::Receiver<RelayStatus>>,
         load: watch::Receiver<TotalLoad>,
         last_error: watch::Receiver<Option<String>>,
         notifier: &Notifier,
@@ -126,18 +133,20 @@ impl Health {
 
     async fn keep_up(
         &self,
-        mut relay: watch::Receiver<RelayStatus>,
+        mut relay: Option<watch::Receiver<RelayStatus>>,
         mut load: watch::Receiver<TotalLoad>,
         mut last_error: watch::Receiver<Option<String>>,
         notifier: Notifier,
     ) {
         let (mut ready, mut announced) = (false, false);
-        let mut before = relay.borrow_and_update().clone();
+        let mut before = relay
+            .as_mut()
+            .map(|relay| relay.borrow_and_update().clone());
         loop {
             tokio::select! {
-                Ok(()) = relay.changed() => {
-                    let status = relay.borrow_and_update().clone();
-                    self.on_relay(&before, &status);
+                Some(status) = changed(&mut relay) => {
+                    let before = before.get_or_insert_with(|| status.clone());
+                    self.on_relay(before, &status);
                     let connected = matches!(status.state, RelayState::Connected { .. });
                     if connected && !announced {
                         announced = true;
@@ -151,7 +160,7 @@ impl Health {
                     } else if status.state.name() != before.state.name() {
                         notifier.status(status.state.name());
                     }
-                    before = status;
+                    *before = status;
                 }
                 Ok(()) = load.changed() => {
                     let load = *load.borrow_and_update();
@@ -228,6 +237,13 @@ impl Health {
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         while tasks.join_next().await.is_some() {}
     }
+}
+
+/// The next status of the relay; `None` when there is no relay (any more).
+async fn changed(relay: &mut Option<watch::Receiver<RelayStatus>>) -> Option<RelayStatus> {
+    let relay = relay.as_mut()?;
+    relay.changed().await.ok()?;
+    Some(relay.borrow_and_update().clone())
 }
 
 /// The reason of a disconnect under the name of its metric.

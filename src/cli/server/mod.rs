@@ -1,6 +1,7 @@
 //! `letta server`: everything is put together here, in the order of spec 01 §1.
 
 mod bridge;
+mod direct;
 mod health;
 pub(super) mod start;
 
@@ -10,14 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::direct::Direct;
 use self::start::Foundation;
 use super::detach::{self, Detached};
 use super::{help, init, notify::Notifier, usage};
-use crate::config::{CronScope, FrameLog, ServerCommand, parse_server};
+use crate::config::{CronScope, FrameLog, ServerCommand, USAGE_EXIT, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
 use crate::cron::firing::Conversations;
@@ -29,7 +31,8 @@ use crate::hooks::Hooks;
 use crate::listener::{Listener, door};
 use crate::process::environment::install_shim;
 use crate::process::{BaseEnvironment, Processes};
-use crate::protocol::PermissionMode;
+use crate::protocol::{ConnectionId, PermissionMode};
+use crate::skills::Skills;
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::pid_file::PidFile;
@@ -38,7 +41,8 @@ use crate::state::settings_files::default_permission_mode;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
 use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
-use crate::tools::{Toolbox, command_tools, file_tools, plan_tools};
+use crate::tools::{Controllers, Toolbox, command_tools, file_tools, plan_tools};
+use crate::transport::direct::DirectParts;
 use crate::transport::relay::{ExitReason, Relay, RelayConfig, RelayParts};
 use crate::transport::watchdog::{self, Watchdog};
 
@@ -63,6 +67,14 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
         return detach::start(&args, &flags);
     }
     let detached = Detached::adopt();
+    let direct = match flags.direct.as_ref().map(Direct::load).transpose() {
+        Ok(direct) => direct,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            return ExitCode::from(USAGE_EXIT);
+        }
+    };
+    let register = direct.is_none() || flags.register;
     let foundation = match Foundation::lay(&flags) {
         Ok(foundation) => foundation,
         Err(error) => {
@@ -84,7 +96,7 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(78);
         }
     };
-    let code = match runtime.block_on(serve(foundation, detached)) {
+    let code = match runtime.block_on(serve(foundation, detached, direct, register)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("Error: {error:#}");
@@ -96,7 +108,13 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8> {
+/// `register`: connect to the relay; otherwise `direct` is the only door.
+async fn serve(
+    foundation: Foundation,
+    detached: Option<Detached>,
+    direct: Option<Direct>,
+    register: bool,
+) -> Result<u8> {
     let Foundation {
         config,
         home,
@@ -111,7 +129,11 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
     let view = files.view(process_cwd.as_deref().unwrap_or(std::path::Path::new("/")));
     let mode = default_permission_mode(config.permission_mode.clone(), &view);
 
-    let name = foundation.name_or_ask();
+    let name = if register {
+        foundation.name_or_ask()
+    } else {
+        start::hostname()
+    };
     let log = SessionLog::open(SessionLogOptions {
         frames: match config.frame_log {
             FrameLog::Off => FrameLogging::Off,
@@ -136,6 +158,7 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
         watchdog::end_process(log.clone()),
     )
     .context("the watchdog could not be started")?;
+    let mut signals = Signals::catch().context("signals cannot be caught")?;
     let stop = CancellationToken::new();
     let pulse = tokio::spawn(pulse.run(stop.clone()));
 
@@ -157,7 +180,7 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
     let base_url = foundation.base_url();
     let (credentials, net) = foundation.credentials(&name)?;
     let instance = foundation.instance_id(&name);
-    let lock = if config.listener_instance_id.is_some() {
+    let lock = if config.listener_instance_id.is_some() || !register {
         None
     } else {
         let scope = InstanceScope {
@@ -196,11 +219,17 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
     let (interrupted, record_writer) = InterruptedTurns::start(records.clone());
     let (events, outbound) = EventSink::channel();
     let (inject, injected) = mpsc::unbounded_channel();
+    let local = direct.is_some();
     let (link, link_reader) = watch::channel(Link {
-        connection: None,
+        connection: local.then(|| ConnectionId::new("app-server")),
         name: name.clone(),
-        open: false,
+        open: local,
+        local,
     });
+    let direct = match direct {
+        Some(direct) => Some(direct.open(&secrets).await?),
+        None => None,
+    };
     let draining = CancellationToken::new();
     let processes = processes(&foundation, &device_id);
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
@@ -220,9 +249,13 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
         toolbox: Toolbox::new(
             command_tools()
                 .into_iter()
-                .chain(file_tools(crate::tools::overflow::Truncation::default()))
+                .chain(file_tools(
+                    crate::tools::overflow::Truncation::default(),
+                    Skills::new(home.clone(), config.skills_directory.clone()),
+                ))
                 .chain(plan_tools(&remote, &home.plans())),
         ),
+        controllers: Controllers::new(events.clone()),
         background: processes.clone(),
         metrics: Meter(metrics.clone()),
         events,
@@ -245,30 +278,43 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
     });
 
     let (door, doors) = door::channel();
-    let relay = Relay::new(
-        RelayConfig {
-            max_offline: config.max_offline,
-            ready_limit: config.stream_open_timeout,
-            ..RelayConfig::new(device_id.clone(), name.clone())
-        },
-        RelayParts {
-            registrar: Arc::new(bridge::Registering::new(
-                services.api.0.clone(),
-                device_id.clone(),
-                instance,
-                name.clone(),
-                log.clone(),
-            )),
-            authorizer: Arc::new(bridge::Authorizing::new(
-                credentials,
-                health.clone(),
-                secrets.clone(),
-            )),
-            log: Arc::new(bridge::Logging(log.clone())),
-            door,
-        },
-        net.upgrade().clone(),
-    );
+    let direct_stop = CancellationToken::new();
+    let mut direct = direct.map(|direct| {
+        let parts = DirectParts {
+            door: door.clone(),
+            api: services.api.0.clone(),
+            processes: processes.clone(),
+            log: log.clone(),
+            draining: draining.clone(),
+        };
+        direct.serve(parts, direct_stop.clone())
+    });
+    let relay = register.then(|| {
+        Relay::new(
+            RelayConfig {
+                max_offline: config.max_offline,
+                ready_limit: config.stream_open_timeout,
+                ..RelayConfig::new(device_id.clone(), name.clone())
+            },
+            RelayParts {
+                registrar: Arc::new(bridge::Registering::new(
+                    services.api.0.clone(),
+                    device_id.clone(),
+                    instance,
+                    name.clone(),
+                    log.clone(),
+                )),
+                authorizer: Arc::new(bridge::Authorizing::new(
+                    credentials,
+                    health.clone(),
+                    secrets.clone(),
+                )),
+                log: Arc::new(bridge::Logging(log.clone())),
+                door,
+            },
+            net.upgrade().clone(),
+        )
+    });
     greet(
         &foundation,
         &name,
@@ -280,8 +326,14 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
     if let Some(detached) = detached {
         detached.up();
     }
+    if let Some(direct) = &direct {
+        direct.greet();
+        if !register {
+            health.serving(&notifier);
+        }
+    }
     health.follow(
-        relay.status(),
+        relay.as_ref().map(Relay::status),
         services.load.total(),
         services.load.last_error(),
         &notifier,
@@ -297,21 +349,21 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
         draining.clone(),
         listener_stop.clone(),
     ));
-    let mut relay = tokio::spawn(relay.run(relay_stop.clone()));
     let scheduler_stop = draining.child_token();
     let scheduler = tokio::spawn(fire_schedules(
         scheduler(&services, config.cron),
         services.link.clone(),
         scheduler_stop.clone(),
     ));
+    let mut relay = relay.map(|relay| tokio::spawn(relay.run(relay_stop.clone())));
 
     let reload = settings_reload(&foundation, &notifier);
     let signalled = tokio::select! {
-        ended = &mut relay => Err(ended),
-        () = until_signal(&reload) => Ok(()),
+        ended = ended(&mut relay) => Err(ended),
+        signal = signals.to_stop(&reload) => Ok(signal),
     };
-    let code = match signalled {
-        Ok(()) => {
+    let code = match &signalled {
+        Ok(_) => {
             notifier.stopping("draining");
             health.drain();
             println!("Stopping: running tools may finish, a second signal ends at once.");
@@ -319,7 +371,7 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
             tokio::select! {
                 () = quiet(&services) => {}
                 () = tokio::time::sleep(config.drain) => {}
-                () = until_signal(&|| {}) => return Ok(0),
+                _ = signals.to_stop(&|| {}) => return Ok(0),
             }
             0
         }
@@ -338,10 +390,14 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
         // It hands over what conversations say last; then the relay sends it.
         let _ = listener.await;
         relay_stop.cancel();
-        if code == 0 {
+        direct_stop.cancel();
+        if let Some(relay) = relay.take_if(|_| code == 0) {
             let _ = relay.await;
         }
         hooks.shutdown().await;
+        if let Some(direct) = &mut direct {
+            direct.ended().await;
+        }
         processes.shutdown().await;
         remote.shutdown().await;
         record_writer.close().await;
@@ -356,6 +412,9 @@ async fn serve(foundation: Foundation, detached: Option<Detached>) -> Result<u8>
     }
     drop(pid_file);
     log.line("Disconnected.");
+    if let (Some(_), Ok(signal)) = (&direct, &signalled) {
+        println!("\nStopped App Server ({signal}).");
+    }
     health.stop().await;
     stop.cancel();
     let _ = pulse.await;
@@ -468,6 +527,16 @@ fn processes(foundation: &Foundation, device_id: &str) -> Processes {
     ))
 }
 
+/// Waits for the end of the relay; for ever when there is none.
+async fn ended(
+    relay: &mut Option<tokio::task::JoinHandle<crate::transport::relay::RelayEnd>>,
+) -> Result<crate::transport::relay::RelayEnd, tokio::task::JoinError> {
+    match relay {
+        Some(relay) => relay.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits until no turn runs.
 async fn quiet(services: &Services) {
     let mut total = services.load.total();
@@ -475,25 +544,35 @@ async fn quiet(services: &Services) {
     let _ = total.wait_for(|load| load.turns == 0).await;
 }
 
-/// Waits for SIGTERM or SIGINT; SIGHUP reads settings again, or stops when a
-/// person's terminal went away (00 §5).
-async fn until_signal(reload: &(dyn Fn() + Sync)) {
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    ) else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
-            _ = hup.recv() => {
-                if start::is_terminal() {
-                    return;
+/// What the outside tells this process to do, caught from the start on.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT; SIGHUP reads settings again, or stops when a
+    /// person's terminal went away (00 §5). Gives its name.
+    async fn to_stop(&mut self, reload: &(dyn Fn() + Sync)) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return "SIGTERM",
+                _ = self.int.recv() => return "SIGINT",
+                _ = self.hup.recv() => {
+                    if start::is_terminal() {
+                        return "SIGHUP";
+                    }
+                    reload();
                 }
-                reload();
             }
         }
     }

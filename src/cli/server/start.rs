@@ -192,7 +192,8 @@ pub(crate) fn is_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
-fn hostname() -> String {
+/// What this machine calls itself.
+pub(super) fn hostname() -> String {
     let name = rustix::system::uname()
         .nodename()
         .to_string_lossy()

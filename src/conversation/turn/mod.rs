@@ -40,9 +40,9 @@ use super::reminders::Due;
 use super::services::Services;
 use crate::api::Client;
 use crate::permissions::{SessionRules, Workspace};
-use crate::protocol::Scope;
 use crate::protocol::command::{ExecutionSettings, InputOptions};
 use crate::protocol::event::Lifecycle;
+use crate::protocol::{ConnectionId, Scope};
 use crate::tools::TurnTools;
 use crate::tools::tool::ToolContext;
 
@@ -86,6 +86,8 @@ pub(crate) struct TurnInput {
     pub(crate) execution: Option<ExecutionSettings>,
     pub(crate) workspace: Option<Workspace>,
     pub(crate) session_rules: SessionRules,
+    /// The connection whose input began it.
+    pub(crate) origin: Option<ConnectionId>,
     pub(crate) cancel: CancellationToken,
     pub(crate) reports: mpsc::Sender<Report>,
 }

@@ -72,6 +72,8 @@ pub(crate) enum Report {
     Live(Map<String, Value>),
     /// The result of a call.
     Row(Map<String, Value>),
+    /// A tool committed these files of the agent's memory.
+    MemoryChanged(Vec<String>),
     /// A tool wrote a file.
     FileWritten { path: String, content: String },
     /// The tools of this turn were prepared.

@@ -81,6 +81,9 @@ impl Turn {
             };
             match next {
                 None => break,
+                Some((_, ToolProgress::MemoryChanged(paths))) => {
+                    self.port.tell(Report::MemoryChanged(paths)).await;
+                }
                 Some((_, ToolProgress::FileWritten { path, content })) => {
                     let path = path.to_string_lossy().into_owned();
                     self.port.tell(Report::FileWritten { path, content }).await;

@@ -45,6 +45,7 @@ impl Turn {
             execution,
             workspace,
             session_rules,
+            origin,
             ..
         } = input;
         let api = services.api.acting_as(options.acting_user_id.as_deref());
@@ -89,9 +90,14 @@ impl Turn {
             mode = services.remote.enter_plan(&scope, &plans).await;
             port.tell(Report::Announce { device: false }).await;
         }
-        let selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
+        let mut selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
+        selection.selection.memory_tools = has_memory(&services, &scope).await;
+        let scope_ids = &options.external_tool_scope_ids;
+        let external = services
+            .controllers
+            .tools(&scope, origin.as_ref(), scope_ids);
         let (tools, preset) =
-            selection.resolve(&services, agent.as_deref(), conversation.as_ref())?;
+            selection.resolve(&services, agent.as_deref(), conversation.as_ref(), external)?;
         let loaded: Vec<String> = tools.loaded().map(String::from).collect();
         port.tell(Report::Toolset(Toolset {
             name: preset,
@@ -133,6 +139,7 @@ impl Turn {
                 api_key: None,
                 base_url: Some(services.api.base_url().as_str().into()),
             },
+            skill_sources: crate::tools::skill::all_sources(),
             secrets: secrets.clone(),
         };
         let mut outgoing: Vec<Value> = Vec::new();
@@ -207,6 +214,15 @@ async fn confined(services: &Services, workspace: Option<&Workspace>) -> Result<
             "workspace sandbox requires a kernel sandbox backend ({reason})"
         )))
     })
+}
+
+/// Whether the agent's memory is in git on this machine; its tools work on nothing else.
+async fn has_memory(services: &Services, scope: &Scope) -> bool {
+    let Some(agent) = scope.agent_id.as_deref() else {
+        return false;
+    };
+    let repository = services.home.agent_memory(agent).join(".git");
+    tokio::fs::try_exists(repository).await.unwrap_or(false)
 }
 
 fn session_wanted(services: &Services) -> bool {
@@ -297,6 +313,7 @@ impl<'a> ToolChoice<'a> {
         services: &Services,
         agent: Option<&Value>,
         conversation: Option<&Value>,
+        external: Vec<Arc<dyn crate::tools::Tool>>,
     ) -> Result<(crate::tools::TurnTools, String), End> {
         let carrier = conversation
             .filter(|conversation| conversation.get("model").is_some_and(Value::is_string))
@@ -324,7 +341,7 @@ impl<'a> ToolChoice<'a> {
         self.selection.preset = preset;
         let tools = services
             .toolbox
-            .for_turn(&self.selection, Vec::new())
+            .for_turn(&self.selection, external)
             .map_err(|unknown| End::Failed(TurnError::plain(unknown.to_string())))?;
         Ok((tools, preset.as_str().to_owned()))
     }

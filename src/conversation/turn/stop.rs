@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::calls::PendingCall;
@@ -13,6 +13,7 @@ use super::report::{Question, Report};
 use super::send::{Step, approval_message};
 use super::{End, Turn};
 use crate::conversation::asks::arguments;
+use crate::conversation::echo::user_row;
 use crate::conversation::interrupt::{DENIED_BY_INTERRUPT, denied_call, interrupted_call};
 use crate::permissions::classify::{self, Disposition};
 use crate::permissions::{RuleList, Suggestion};
@@ -278,7 +279,7 @@ impl Turn {
         self.port.tell(Report::Executing(approved)).await;
         self.port.status(LoopStatus::ExecutingClientSideTool).await;
         self.port.tell(Report::Announce { device: true }).await;
-        let results = self.run_calls(&decided).await;
+        let (results, follow_ups) = self.run_calls(&decided).await;
         if let Some(progress) = &mut self.progress {
             progress.results.clone_from(&results);
         }
@@ -290,6 +291,7 @@ impl Turn {
             return Err(End::Parked);
         }
         self.outgoing = vec![approval_message(results, Some(self.record.request_otid()))];
+        self.follow_up(follow_ups).await;
         self.append_queued().await;
         self.port.tell(Report::Executing(Vec::new())).await;
         self.port.status(LoopStatus::SendingApiRequest).await;
@@ -310,7 +312,7 @@ impl Turn {
     }
 
     /// Runs the approved calls; the items of all calls, in decision order.
-    async fn run_calls(&mut self, decided: &[Decided]) -> Vec<Value> {
+    async fn run_calls(&mut self, decided: &[Decided]) -> (Vec<Value>, Vec<String>) {
         self.context.secrets = self.services.agents.secrets(&self.api, &self.scope).await;
         let (progress_in, progress) = mpsc::unbounded_channel();
         let mut calls = Vec::new();
@@ -341,7 +343,7 @@ impl Turn {
         let mode_before = self.services.remote.mode_of(&self.scope).mode;
         let tools = Arc::clone(&self.tools);
         let started = tokio::time::Instant::now();
-        let outcomes = {
+        let mut outcomes = {
             let run = tools.run_batch(&calls, &self.context);
             let stop_showing = tokio_util::sync::CancellationToken::new();
             let finished = async {
@@ -366,7 +368,28 @@ impl Turn {
                 .metrics
                 .tool_done(&call.name, outcome.status, elapsed);
         }
-        self.tell_results(decided, outcomes).await
+        let texts = outcomes
+            .iter_mut()
+            .filter_map(|outcome| outcome.follow_up.take());
+        let follow_ups = texts.collect();
+        (self.tell_results(decided, outcomes).await, follow_ups)
+    }
+
+    /// What tools have to say beside their results goes with them as one user
+    /// message, and is shown as such (04 §7.9).
+    async fn follow_up(&mut self, texts: Vec<String>) {
+        if texts.is_empty() {
+            return;
+        }
+        let parts: Vec<Value> = texts
+            .into_iter()
+            .map(|text| json!({"type": "text", "text": text}))
+            .collect();
+        let otid = uuid::Uuid::new_v4().to_string();
+        self.outgoing
+            .push(json!({"role": "user", "content": parts, "otid": otid}));
+        let shown = user_row(Value::Array(parts), otid.into());
+        self.port.tell(Report::Row(shown)).await;
     }
 
     /// `client_tool_end` for every call, then a row for every call (03 §10.1 step 11).
@@ -430,7 +453,6 @@ fn args_text(call: &PendingCall, args: &Map<String, Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn call(id: &str) -> PendingCall {
         PendingCall {

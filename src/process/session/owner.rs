@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ending, Finished, Plan, Request, Stream};
+use super::{Ending, Finished, Keep, Plan, Request, Stream};
 use crate::process::ansi::AnsiStripper;
 use crate::process::capture::Capture;
 use crate::process::decode::Utf8Decoder;
@@ -328,10 +328,12 @@ impl Owner {
             }
             Request::Interrupt => self.signal(Signal::INT),
             Request::Stop => self.end(Cause::Asked),
-            Request::Detach { spill, reply } => {
+            Request::Detach { keep, reply } => {
                 self.detached = true;
-                self.plan.live = None;
-                if !spill {
+                if keep != Keep::Listener {
+                    self.plan.live = None;
+                }
+                if keep != Keep::Unread {
                     for capture in &mut self.captures {
                         capture.stop_spilling().await;
                     }

@@ -216,7 +216,7 @@ async fn a_client_that_dawdles_loses_its_place() {
     // Answered meanwhile: one dawdler blocks nobody.
     assert_eq!(fixture.get("/livez").await.0, 200);
     let mut rest = Vec::new();
-    let ended = tokio::time::timeout(4 * gate::LIFETIME, slow.read_to_end(&mut rest)).await;
+    let ended = tokio::time::timeout(4 * LIMITS.lifetime, slow.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "still open");
 }
 

@@ -16,7 +16,7 @@ use super::dial::Dial;
 use super::lifecycle::{self, Lifecycle};
 use super::machine::OpenError;
 use crate::listener::outbox::Lane;
-use crate::transport::socket::{Close, WebSocket, read, websocket};
+use crate::transport::socket::{Close, RELAY_BUFFER_BYTES, WebSocket, read, websocket};
 
 /// The longest wait for name lookup, TCP, TLS and the upgrade of one socket.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
@@ -116,7 +116,7 @@ impl Attempt<'_> {
         early: &mut Early,
     ) -> Result<(), OpenError> {
         loop {
-            let text = read(control).await.map_err(OpenError::Closed)?;
+            let text = read(control, || {}).await.map_err(OpenError::Closed)?;
             match self.heard(&text) {
                 Some(Lifecycle::Ready {
                     generation: id,
@@ -131,7 +131,7 @@ impl Attempt<'_> {
     async fn stream_ready(&self, generation: Generation) -> Result<WebSocket, OpenError> {
         let mut stream = self.connect(Some(Lane::Stream), Some(generation)).await?;
         loop {
-            let text = read(&mut stream).await.map_err(|close: Close| {
+            let text = read(&mut stream, || {}).await.map_err(|close: Close| {
                 OpenError::Failed(format!("the stream socket of the pair {close}"))
             })?;
             if let Some(Lifecycle::Ready {
@@ -148,7 +148,7 @@ impl Attempt<'_> {
     /// Reads the control socket until it fails.
     async fn collect(&self, control: &mut WebSocket, early: &mut Early) -> OpenError {
         loop {
-            match read(control).await {
+            match read(control, || {}).await {
                 Err(close) => return OpenError::Closed(close),
                 Ok(text) if self.heard(&text).is_some() => {}
                 Ok(text) => {
@@ -182,7 +182,12 @@ impl Attempt<'_> {
         .map_err(OpenError::Unusable)?;
         within(HANDSHAKE_LIMIT, "the handshake did not end", async {
             let wire = self.dial.dial(&url, self.bearer).await;
-            Ok(websocket(wire.map_err(OpenError::Failed)?, Role::Client).await)
+            Ok(websocket(
+                wire.map_err(OpenError::Failed)?,
+                Role::Client,
+                RELAY_BUFFER_BYTES,
+            )
+            .await)
         })
         .await
     }

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::contract::{Direction, FrameLog, Label};
@@ -18,7 +19,7 @@ use super::heartbeat::{Heartbeat, Pulse};
 use super::lifecycle::{self, Lifecycle, PING};
 use super::machine::Loss;
 use super::open::Sockets;
-use crate::listener::door::{DoorEvent, DoorSender};
+use crate::listener::door::{DoorEvent, DoorSender, Role};
 use crate::listener::outbox::{Drain, Lane, Outbox};
 use crate::protocol::ConnectionId;
 use crate::transport::socket::{Cause, Close, Serving, WebSocket, serve};
@@ -107,7 +108,7 @@ impl Session<'_> {
         drain: Drain,
         inbound: mpsc::Sender<(Lane, String)>,
         lane: Lane,
-    ) -> mpsc::Sender<String> {
+    ) -> mpsc::Sender<Message> {
         let (pings, urgent) = mpsc::channel(1);
         let log = self.log.clone();
         let serving = Serving {
@@ -115,6 +116,8 @@ impl Session<'_> {
             inbound,
             urgent,
             drain,
+            // The relay's pings and pongs are frames of their own.
+            on_pong: Box::new(|| {}),
             on_send: Box::new(move |text| log.frame(Direction::Send, Label::Protocol, text)),
         };
         tasks.spawn(async move { (lane, serve(socket, serving).await) });
@@ -126,7 +129,7 @@ impl Session<'_> {
         early: Vec<String>,
         mut messages: mpsc::Receiver<(Lane, String)>,
         tasks: &mut JoinSet<(Lane, Close)>,
-        pings: &[mpsc::Sender<String>],
+        pings: &[mpsc::Sender<Message>],
         notice: &mut impl FnMut(Notice),
     ) -> Result<Loss, Undeliverable> {
         let mut heart = Heartbeat::default();
@@ -163,9 +166,11 @@ impl Session<'_> {
         let replaces = self.replaces.take();
         self.tell(DoorEvent::Opened {
             connection: self.connection.clone(),
-            connection_name: self.connection_name.to_owned(),
+            role: Role::Machine {
+                name: self.connection_name.to_owned(),
+                replaces,
+            },
             outbox: self.outbox.clone(),
-            replaces,
         })
         .await?;
         for text in early {
@@ -251,10 +256,10 @@ impl Session<'_> {
 }
 
 /// Pings all sockets; only what the control socket takes counts.
-fn ping(pings: &[mpsc::Sender<String>], heart: &mut Heartbeat) {
+fn ping(pings: &[mpsc::Sender<Message>], heart: &mut Heartbeat) {
     for (index, socket) in pings.iter().enumerate() {
         // Full: the last ping is still waiting behind a slow write.
-        let handed = socket.try_send(PING.to_owned()).is_ok();
+        let handed = socket.try_send(Message::text(PING)).is_ok();
         if index == 0 && handed {
             heart.pinged(Instant::now());
         }

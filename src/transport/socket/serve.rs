@@ -29,16 +29,21 @@ const BATCH: usize = 64;
 /// Hears of a frame that is handed to a socket.
 pub(crate) type OnSend = dyn Fn(&str) + Send + Sync;
 
+/// Hears that the peer answered a protocol ping.
+pub(crate) type OnPong = dyn Fn() + Send + Sync;
+
 /// What connects a socket to its owner.
 pub(crate) struct Serving {
     /// Which of the connection's sockets this is; said with each message.
     pub(crate) lane: Lane,
     /// Where messages go. A full channel stops reading.
     pub(crate) inbound: mpsc::Sender<(Lane, String)>,
-    /// Frames that go before everything queued: pings.
-    pub(crate) urgent: mpsc::Receiver<String>,
+    /// Messages that go before everything queued: pings.
+    pub(crate) urgent: mpsc::Receiver<Message>,
     /// Everything else to be written.
     pub(crate) drain: Drain,
+    /// Told of every pong.
+    pub(crate) on_pong: Box<OnPong>,
     /// Told of every frame that is handed to the socket.
     pub(crate) on_send: Box<OnSend>,
 }
@@ -54,13 +59,14 @@ pub(crate) async fn serve(socket: WebSocket, serving: Serving) -> Close {
         inbound,
         urgent,
         drain,
+        on_pong,
         on_send,
     } = serving;
     let meter = socket.get_ref().meter();
     let (mut sink, mut stream) = socket.split();
     let close = tokio::select! {
         biased;
-        close = read_all(&mut stream, &inbound, lane) => close,
+        close = read_all(&mut stream, &inbound, lane, &*on_pong) => close,
         close = write_all(&mut sink, urgent, &drain, &meter, &*on_send) => close,
     };
     match close.cause {
@@ -77,9 +83,10 @@ async fn read_all(
     stream: &mut SplitStream<WebSocket>,
     inbound: &mpsc::Sender<(Lane, String)>,
     lane: Lane,
+    on_pong: &OnPong,
 ) -> Close {
     loop {
-        match read(stream).await {
+        match read(stream, on_pong).await {
             Ok(text) => {
                 if inbound.send((lane, text)).await.is_err() {
                     return Close::abnormal(Cause::Local, "nobody reads any more");
@@ -92,7 +99,7 @@ async fn read_all(
 
 async fn write_all(
     sink: &mut SplitSink<WebSocket, Message>,
-    mut urgent: mpsc::Receiver<String>,
+    mut urgent: mpsc::Receiver<Message>,
     drain: &Drain,
     meter: &Meter,
     on_send: &OnSend,
@@ -102,7 +109,7 @@ async fn write_all(
             biased;
             Some(frame) = urgent.recv() => frame,
             next = drain.next() => match next {
-                Ok(frame) => frame,
+                Ok(frame) => Message::text(frame),
                 Err(end) => return drained(end),
             },
         };
@@ -116,7 +123,7 @@ async fn write_all(
 /// Writes a frame and those that wait behind it with one flush.
 async fn write_batch<S>(
     sink: &mut S,
-    first: String,
+    first: Message,
     drain: &Drain,
     on_send: &OnSend,
 ) -> Result<(), Close>
@@ -126,14 +133,16 @@ where
     let mut next = Some(first);
     let mut room = BATCH;
     while let Some(frame) = next {
-        on_send(&frame);
-        let fed = sink.feed(Message::text(frame)).await;
+        if let Message::Text(text) = &frame {
+            on_send(text);
+        }
+        let fed = sink.feed(frame).await;
         fed.map_err(|error| failed(&error))?;
         room -= 1;
         next = match room {
             0 => None,
             // An end is seen again by the caller, once this batch is out.
-            _ => drain.try_next().unwrap_or(None),
+            _ => drain.try_next().unwrap_or(None).map(Message::text),
         };
     }
     sink.flush().await.map_err(|error| failed(&error))

@@ -65,9 +65,9 @@ async fn s01_15_row01_an_upgrade_carries_the_bearer_and_yields_a_websocket() {
     for bearer in [Some("key-1"), None] {
         let url: Url = format!("http://{address}/ws?deviceId=d").parse().unwrap();
         let wire = client.dial(&url, bearer).await.unwrap();
-        let mut socket = websocket(wire, Role::Client).await;
-        assert_eq!(read(&mut socket).await.unwrap(), "hello");
-        let close = read(&mut socket).await.unwrap_err();
+        let mut socket = websocket(wire, Role::Client, 4096).await;
+        assert_eq!(read(&mut socket, || {}).await.unwrap(), "hello");
+        let close = read(&mut socket, || {}).await.unwrap_err();
         assert_eq!(close.code, 1006);
         assert!(socket.next().await.is_none());
     }

@@ -306,11 +306,10 @@ impl Bench {
         match self.event().await {
             DoorEvent::Opened {
                 connection,
-                connection_name,
+                role: door::Role::Machine { name, replaces },
                 outbox,
-                replaces,
             } => {
-                assert_eq!(connection_name, "w 1");
+                assert_eq!(name, "w 1");
                 (connection, outbox, replaces)
             }
             other => panic!("expected an opening, not {other:?}"),

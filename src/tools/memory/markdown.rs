@@ -1,0 +1,147 @@
+//! A file of memory: frontmatter and body, in both formats (07 §4.5).
+
+use serde_json::Value;
+
+use super::Store;
+use crate::tools::offload::Failure;
+
+/// A file taken apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Document {
+    /// Only in format v2.
+    pub(super) name: String,
+    /// What the file is about; empty in an index.
+    pub(super) description: String,
+    /// Only in format v1, as it stands there.
+    pub(super) read_only: Option<String>,
+    /// Everything below the frontmatter.
+    pub(super) body: String,
+}
+
+impl Store {
+    /// Takes apart the text of `path`, which may be changed.
+    pub(super) fn parse(&self, path: &str, text: &str) -> Result<Document, Failure> {
+        let document = self.parse_any(path, text)?;
+        if document.read_only.as_deref() == Some("true") {
+            return Err(self.error(format!("{path} is read_only and cannot be modified")));
+        }
+        Ok(document)
+    }
+
+    fn parse_any(&self, path: &str, text: &str) -> Result<Document, Failure> {
+        let wrong = |what: &str| Err(self.error(format!("{path}: {what}")));
+        let front = text.strip_prefix("---\n");
+        if self.is_index(path) {
+            if front.is_some() {
+                return wrong("MEMORY.md must not have frontmatter");
+            }
+            return Ok(Document {
+                body: text.to_owned(),
+                ..Document::default()
+            });
+        }
+        let parts = front.and_then(|front| {
+            front
+                .split_once("\n---\n")
+                .or_else(|| Some((front.strip_suffix("\n---")?, "")))
+        });
+        let Some((front, body)) = parts else {
+            return wrong("the file must begin with frontmatter between two lines of ---");
+        };
+        let mut document = Document {
+            body: body.to_owned(),
+            ..Document::default()
+        };
+        let mut keys = Vec::new();
+        for line in front.lines() {
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            let (key, value) = (key.trim(), value.trim());
+            keys.push(key);
+            match key {
+                "description" => document.description = self.value(value),
+                "name" => document.name = self.value(value),
+                "read_only" => document.read_only = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        if document.description.trim().is_empty() {
+            return wrong("the frontmatter needs a description");
+        }
+        if self.indexed {
+            keys.sort_unstable();
+            if keys != ["description", "name"] || document.name.trim().is_empty() {
+                return wrong("the frontmatter must hold exactly name and description");
+            }
+        }
+        Ok(document)
+    }
+
+    /// A value of the frontmatter; v2 quotes it.
+    fn value(&self, raw: &str) -> String {
+        if !self.indexed {
+            return raw.to_owned();
+        }
+        if let Ok(Value::String(text)) = serde_json::from_str(raw) {
+            return text;
+        }
+        let single = raw
+            .strip_prefix('\'')
+            .and_then(|raw| raw.strip_suffix('\''));
+        single.map_or_else(|| raw.to_owned(), |text| text.replace("''", "'"))
+    }
+
+    /// The text of a document.
+    pub(super) fn render(&self, path: &str, document: &Document) -> Result<String, Failure> {
+        let body = &document.body;
+        if self.is_index(path) {
+            let end = if body.is_empty() || body.ends_with('\n') {
+                ""
+            } else {
+                "\n"
+            };
+            return Ok(format!("{body}{end}"));
+        }
+        let line = |text: &str| {
+            text.replace("\r\n", " ")
+                .replace('\n', " ")
+                .trim()
+                .to_owned()
+        };
+        let description = line(&document.description);
+        if description.is_empty() {
+            return Err(self.error("'description' must not be empty"));
+        }
+        if self.indexed {
+            return Ok(format!(
+                "---\nname: {}\ndescription: {}\n---\n{body}",
+                Value::from(line(&document.name)),
+                Value::from(description)
+            ));
+        }
+        let read_only = document.read_only.as_ref();
+        let read_only = read_only.map_or_else(String::new, |value| format!("read_only: {value}\n"));
+        Ok(format!(
+            "---\ndescription: {description}\n{read_only}---\n{body}"
+        ))
+    }
+}
+
+/// `notes/on-call_rota` → `On Call Rota`.
+pub(super) fn default_name(label: &str) -> String {
+    let last = label.rsplit('/').next().unwrap_or(label);
+    let last = last.strip_suffix(".md").unwrap_or(last);
+    let words = last.split(['-', '_']).filter(|word| !word.is_empty());
+    let words: Vec<String> = words
+        .map(|word| {
+            let mut letters = word.chars();
+            let first = letters.next().map(char::to_uppercase);
+            first.into_iter().flatten().chain(letters).collect()
+        })
+        .collect();
+    if words.is_empty() {
+        return "Memory".into();
+    }
+    words.join(" ")
+}
