@@ -74,7 +74,7 @@ async fn answers(program: &str, cases: &[Value]) -> Result<Vec<Vec<Value>>> {
     let root = home.path().canonicalize()?.join("root");
     std::fs::create_dir_all(root.join("work"))?;
     let _running = Command::new(program)
-        .args(["server", "--env-name", "diff"])
+        .args(["server", "--env-name", "diff", "--debug"])
         .current_dir(root.join("work"))
         .env("HOME", home.path())
         .env("LETTA_BASE_URL", cloud.base_url())

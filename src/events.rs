@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use crate::protocol::event::Level;
 use crate::protocol::{ConnectionId, Scope};
 
 /// Who gets an enveloped event (02 §4.2).
@@ -131,6 +132,16 @@ pub enum Injected {
     BootDirectoryChanged,
     /// A branch was made or checked out (06 §4.2).
     GitChanged,
+    /// Something that the status shows changed: a word to the people, if there
+    /// is one, then loop status and device status (06 §1.3).
+    Show {
+        /// The word and how it is shown.
+        status: Option<(String, Level)>,
+        /// The toolset that it has from now on, if that changed.
+        toolset: Option<&'static str>,
+        /// Dropped when all of it has been sent.
+        done: Done,
+    },
 }
 
 /// Tells a producer what became of its work.
@@ -162,6 +173,27 @@ impl PartialEq for Receipt {
 }
 
 impl Eq for Receipt {}
+
+/// Tells its other end when every copy of it is gone: when the work that
+/// carries it has been done everywhere, or nobody will do it.
+#[derive(Clone, Debug)]
+pub struct Done(mpsc::Sender<()>);
+
+impl Done {
+    /// A token, and the end whose `recv` waits until all copies are gone.
+    pub fn channel() -> (Self, mpsc::Receiver<()>) {
+        let (done, ended) = mpsc::channel(1);
+        (Self(done), ended)
+    }
+}
+
+impl PartialEq for Done {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
+    }
+}
+
+impl Eq for Done {}
 
 /// Whom injected work is for.
 #[derive(Clone, Debug, PartialEq, Eq)]

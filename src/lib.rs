@@ -13,8 +13,8 @@
 //!
 //! - 0 [`protocol`]: wire types of the WebSocket protocol, nothing but data.
 //! - 0 [`config`]: every flag and environment variable, read once.
-//! - 0 `line_diff`: which lines two texts have in common.
 //! - 0 [`frontmatter`]: the header of a Markdown file.
+//! - 0 `line_diff`: which lines two texts have in common.
 //! - 1 [`events`]: the two handles that let lower floors speak upward.
 //! - 1 [`state`]: everything on disk under `~/.letta` and `.letta`.
 //! - 1 [`telemetry`]: logs, the per-session transport log, metrics.
@@ -22,11 +22,12 @@
 //! - 2 [`credentials`]: which bearer token, from where; refresh and login.
 //! - 2 [`process`]: children: shells, groups, output capture, background work.
 //! - 2 [`permissions`]: may this tool call run? Pure decisions.
+//! - 2 [`memory`]: an agent's memory as a git repository.
+//! - 2 [`cron`]: scheduled prompts: expressions, store, lease, scheduler.
 //! - 2 [`skills`]: which skills exist for a conversation, and what one says.
 //! - 3 [`tools`]: the tools of this machine and how a batch of calls runs.
 //! - 3 [`hooks`]: the user's own commands around tool calls.
 //! - 4 [`conversation`]: the actor of one conversation: queue, turn, approvals.
-//! - 5 [`cron`]: scheduled prompts: expressions, store, lease, scheduler.
 //! - 5 [`device`]: the commands that are not about a turn: files, terminals, models.
 //! - 6 [`listener`]: the coordinator: subscriptions, dispatch, the outbox.
 //! - 7 [`transport`]: the relay connection and the health endpoints.
@@ -44,6 +45,7 @@ pub mod frontmatter;
 pub mod hooks;
 mod line_diff;
 pub mod listener;
+pub mod memory;
 pub mod permissions;
 pub mod process;
 pub mod protocol;

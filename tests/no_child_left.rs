@@ -1,4 +1,5 @@
-//! After a shutdown nothing of any child is left: no process, no descriptor.
+//! After a shutdown nothing of any child is left: no process, no thread, no
+//! descriptor, no file.
 //! A binary of its own, so that descriptors of other tests do not count.
 
 use std::path::Path;
@@ -9,6 +10,17 @@ use letta::protocol::Scope;
 
 fn open_descriptors() -> std::io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count())
+}
+
+/// Threads besides those that the runtime lends to work on files, which end
+/// by themselves.
+fn threads() -> std::io::Result<usize> {
+    let tasks = std::fs::read_dir("/proc/self/task")?.flatten();
+    let lent = |task: &std::fs::DirEntry| {
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        name.starts_with("tokio")
+    };
+    Ok(tasks.filter(|task| !lent(task)).count())
 }
 
 fn living_in_group(group: i32) -> std::io::Result<bool> {
@@ -29,7 +41,7 @@ fn living_in_group(group: i32) -> std::io::Result<bool> {
 #[tokio::test]
 async fn thirty_two_tasks_and_their_children_are_gone_after_shutdown() {
     let dir = tempfile::tempdir().unwrap();
-    let vars = [("LETTA_SCRATCHPAD".into(), dir.path().into())].into();
+    let vars = [("TMPDIR".into(), dir.path().into())].into();
     let processes = Processes::new(BaseEnvironment::new(
         vars,
         Path::new("/opt/letta"),
@@ -50,6 +62,7 @@ async fn thirty_two_tasks_and_their_children_are_gone_after_shutdown() {
     first.finished().await;
     drop(first);
     let before = open_descriptors().unwrap();
+    let threads_before = threads().unwrap();
 
     let mut groups = Vec::new();
     for number in 0..32 {
@@ -73,7 +86,11 @@ async fn thirty_two_tasks_and_their_children_are_gone_after_shutdown() {
         groups.push(task.session().group().id());
     }
     assert!(open_descriptors().unwrap() > before);
+    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(files(), 1, "the transcripts are in one directory");
     processes.shutdown().await;
+    assert_eq!(files(), 0, "and gone with it");
+    assert_eq!(threads().unwrap(), threads_before);
     for group in groups {
         assert!(!living_in_group(group).unwrap(), "group {group} lives on");
     }

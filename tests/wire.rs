@@ -10,8 +10,12 @@
     reason = "a failed step ends the test"
 )]
 
+#[path = "wire/aborts.rs"]
+mod aborts;
 #[path = "wire/approvals.rs"]
 mod approvals;
+#[path = "wire/decisions.rs"]
+mod decisions;
 #[path = "wire/device.rs"]
 mod device;
 #[path = "wire/direct_clients.rs"]
@@ -26,14 +30,34 @@ mod direct_openai;
 mod direct_tools;
 #[path = "wire/failures.rs"]
 mod failures;
+#[path = "wire/faults.rs"]
+mod faults;
 #[path = "wire/harness.rs"]
 mod harness;
 #[path = "wire/hooks.rs"]
 mod hooks;
+#[path = "wire/images.rs"]
+mod images;
+#[path = "wire/kills.rs"]
+mod kills;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
 #[path = "wire/modes.rs"]
 mod modes;
+#[path = "wire/queue.rs"]
+mod queue;
+#[path = "wire/schedules.rs"]
+mod schedules;
+#[path = "wire/service.rs"]
+mod service;
+#[path = "wire/slash.rs"]
+mod slash;
+#[path = "wire/start.rs"]
+mod start;
+#[path = "wire/state.rs"]
+mod state;
+#[path = "wire/tools.rs"]
+mod tools;
 #[path = "wire/turns.rs"]
 mod turns;
 #[path = "wire/workspaces.rs"]

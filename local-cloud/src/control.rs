@@ -71,14 +71,17 @@ pub(crate) async fn register(cloud: &Arc<Cloud>, peer: &Peer, request: Arc<Recor
     let (connection_id, replaced) = cloud.devices.register(&body, mode);
     cloud.relay.connections_gone(&replaced);
     record(Some(connection_id.clone()));
-    let host = request.header("host").unwrap_or("127.0.0.1");
+    let origin = match &cloud.options.relay_origin {
+        Some(origin) => origin.clone(),
+        None => format!("ws://{}", request.header("host").unwrap_or("127.0.0.1")),
+    };
     let query = match &cloud.options.ws_query {
         Some(query) => format!("?{query}"),
         None => String::new(),
     };
     let mut answer = json!({
         "connectionId": connection_id,
-        "wsUrl": format!("ws://{host}{DEVICE_PATH}{query}"),
+        "wsUrl": format!("{origin}{DEVICE_PATH}{query}"),
     });
     if mode != Mode::Single {
         answer["supportsSplitStatusChannels"] = json!(true);

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::control::{self, DEVICE_PATH};
 use crate::fault::Target;
 use crate::letta::{self, agents};
+use crate::model::endpoint;
 use crate::net::Peer;
 use crate::record::Recorded;
 use crate::server::Cloud;
@@ -46,6 +47,9 @@ pub(crate) async fn entry(
     });
     if path.starts_with("/lab") {
         return lab::dispatch(&cloud, &recorded);
+    }
+    if endpoint::is_model(&path) {
+        return endpoint::dispatch(&recorded).await;
     }
     if path == "/" || path.starts_with("/page") || path == "/favicon.ico" {
         return page::dispatch(&path);

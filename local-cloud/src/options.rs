@@ -76,6 +76,9 @@ pub struct Options {
     pub record_limit: usize,
     /// Whether registration answers with a `wsUrl` that has a query of its own.
     pub ws_query: Option<String>,
+    /// What stands before the path of `wsUrl`, such as `wss://localhost:8443`,
+    /// when something in front of this cloud does the TLS.
+    pub relay_origin: Option<String>,
 }
 
 impl Default for Options {
@@ -99,6 +102,7 @@ impl Default for Options {
             turn_timeout: Duration::from_secs(30),
             record_limit: 64 << 20,
             ws_query: None,
+            relay_origin: None,
         }
     }
 }

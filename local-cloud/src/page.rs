@@ -1,5 +1,6 @@
 //! The pages for people: the chat in the place of chat.letta.com, and the one
-//! where a login is approved. Both are single files without outside resources.
+//! where a login is approved. Both are sent as single files without outside
+//! resources.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -7,6 +8,12 @@ use axum::response::{IntoResponse, Response};
 use crate::reply;
 
 const CHAT: &str = include_str!("page/chat.html");
+
+/// Parts of its script that stand in files of their own, and where they go.
+const PARTS: [(&str, &str); 2] = [
+    ("/* terminal.js */", include_str!("page/terminal.js")),
+    ("/* machine.js */", include_str!("page/machine.js")),
+];
 
 /// The page behind `verification_uri`.
 pub(crate) const DEVICE: &str = include_str!("page/device.html");
@@ -21,7 +28,10 @@ pub(crate) fn dispatch(path: &str) -> Response {
     if path != "/" {
         return StatusCode::NO_CONTENT.into_response();
     }
-    let mut response = reply::html(StatusCode::OK, CHAT);
+    let page = PARTS.iter().fold(CHAT.to_owned(), |page, (place, part)| {
+        page.replacen(place, part, 1)
+    });
+    let mut response = reply::html(StatusCode::OK, page);
     if let Ok(policy) = POLICY.parse() {
         response
             .headers_mut()

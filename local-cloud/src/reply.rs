@@ -31,7 +31,7 @@ pub(crate) fn detail(status: u16, text: &str) -> Response {
 }
 
 /// 200 with an HTML page, as a proxy in the way would send.
-pub(crate) fn html(status: StatusCode, page: &'static str) -> Response {
+pub(crate) fn html(status: StatusCode, page: impl IntoResponse) -> Response {
     (
         status,
         [(header::CONTENT_TYPE, "text/html; charset=utf-8")],

@@ -164,6 +164,23 @@ impl LocalCloud {
         &self,
         scope: &Scope,
         text: &str,
+        decide: impl FnMut(&Value) -> Decision,
+    ) -> Result<TurnTrace, WaitError> {
+        self.turn_with(scope, json!({"content": text}), json!({}), decide)
+            .await
+    }
+
+    /// [`LocalCloud::turn_deciding`] with a whole user message (`content`, and a
+    /// `client_message_id` if it shall not be a new one) and further fields of
+    /// the payload (02 §5.3).
+    ///
+    /// # Errors
+    /// As for `turn`.
+    pub async fn turn_with(
+        &self,
+        scope: &Scope,
+        message: Value,
+        options: Value,
         mut decide: impl FnMut(&Value) -> Decision,
     ) -> Result<TurnTrace, WaitError> {
         let within = self.cloud.options.turn_timeout;
@@ -173,10 +190,13 @@ impl LocalCloud {
         let id = crate::short_id();
         let request_id = format!("in-{id}");
         let mut cursor = self.mark();
+        let mut sent = json!({"role": "user", "client_message_id": format!("cm-{id}")});
+        extend(&mut sent, message);
+        let mut payload = json!({"kind": "create_message", "messages": [sent]});
+        extend(&mut payload, options);
         device.send(json!({
             "type": "input", "request_id": request_id, "runtime": scope.runtime(),
-            "payload": {"kind": "create_message", "messages": [
-                {"role": "user", "content": text, "client_message_id": format!("cm-{id}")}]},
+            "payload": payload,
         }));
         let mut seen = Gathering::new(device.link());
         loop {
@@ -234,6 +254,13 @@ impl LocalCloud {
                 "decision": decision},
         }));
         Ok(())
+    }
+}
+
+/// Puts the fields of one object into another.
+fn extend(object: &mut Value, fields: Value) {
+    if let (Value::Object(object), Value::Object(fields)) = (object, fields) {
+        object.extend(fields);
     }
 }
 

@@ -50,6 +50,28 @@ impl Client {
         call.json(body).value().await
     }
 
+    /// Rebuilds the system prompt of an agent.
+    pub async fn recompile_agent(&self, id: &str) -> Result<(), ApiError> {
+        let call = self.call(Method::POST, agent(id).then("/recompile"));
+        let call = call.query("update_timestamp", false);
+        call.bytes().await.map(drop)
+    }
+
+    /// Takes every message out of an agent's context.
+    pub async fn reset_messages(&self, id: &str) -> Result<(), ApiError> {
+        let call = self.call(Method::PATCH, agent(id).then("/reset-messages"));
+        call.json(&serde_json::json!({"add_default_initial_messages": false}))
+            .bytes()
+            .await
+            .map(drop)
+    }
+
+    /// Gives a server its built-in tools: a raw call.
+    pub async fn add_base_tools(&self) -> Result<(), ApiError> {
+        let call = self.raw_call(Method::POST, Path::at("/v1/tools/add-base-tools"));
+        call.bytes().await.map(drop)
+    }
+
     /// Deletes an agent.
     pub async fn delete_agent(&self, id: &str) -> Result<(), ApiError> {
         self.call(Method::DELETE, agent(id)).bytes().await.map(drop)

@@ -16,7 +16,7 @@ pub mod error;
 pub mod explain;
 mod in_flight;
 pub mod messages;
-mod models;
+pub mod models;
 pub mod net;
 pub mod oauth;
 pub mod proxy;

@@ -121,7 +121,7 @@ fn client_with(settings: &ClientSettings) -> Client {
     Client::new(net(), Arc::new(token), settings).unwrap()
 }
 
-fn client(server: &Server) -> Client {
+pub(crate) fn client(server: &Server) -> Client {
     client_of(&server.url)
 }
 

@@ -8,6 +8,8 @@ Usage: letta <command> [options]
 Commands:
   server        Connect this machine to Letta and run agents' tools here
   cron          Schedule prompts: once, or again and again
+  stop          Stop the servers that run on this machine
+  doctor        Say whether work can reach this machine, and what is in its way
   login         Sign in to Letta Cloud and save the login
   logout        Sign out and forget the saved login
   permissions   Say what the permission rules would do with a tool call
@@ -38,6 +40,7 @@ Options:
                            strict        asks before everything
                            unrestricted  asks nothing (the default)
   --skills DIR             Directory of skills that this computer supplies
+  --detach                 Start in the background and return; letta stop ends it
   --debug                  Print every step and every frame
   -h, --help               Show this text
 
@@ -103,4 +106,26 @@ Options of all:
 
 Tasks of this computer fire while `letta server` runs here. docs/scheduling.md
 says more. Exit codes: 0 done, 1 failed, 64 usage.
+";
+
+pub(super) const STOP: &str = "\
+Stop the servers of this home directory, in the background or not.
+
+Usage: letta stop [--now]
+
+A running tool may finish first (LETTA_DRAIN_SECONDS); --now does not wait for it.
+
+Exit codes: 0 none runs any more, 75 one is still at work, 78 configuration.
+";
+
+pub(super) const DOCTOR: &str = "\
+Say whether work can reach this machine, and what is in its way.
+
+Usage: letta doctor [--json]
+
+Looks at the name server, the connection, certificates, proxies, the clock, the
+credentials, the files, the shell, git, disk, memory and the running server.
+Changes nothing, and runs beside a server. Give it the server's environment.
+
+Exit codes: 0 work can reach this machine, 1 it cannot, 78 configuration.
 ";

@@ -36,7 +36,7 @@ pub(super) fn log_out() -> ExitCode {
     })
 }
 
-fn run(work: impl AsyncFnOnce(&Foundation) -> Result<()>) -> ExitCode {
+pub(super) fn run(work: impl AsyncFnOnce(&Foundation) -> Result<()>) -> ExitCode {
     let done = (|| {
         let foundation = Foundation::lay(&ServerFlags::default())?;
         let runtime = tokio::runtime::Builder::new_current_thread()

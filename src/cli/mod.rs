@@ -8,13 +8,17 @@
 )]
 
 mod cron;
+mod detach;
+mod doctor;
 pub mod healthcheck;
 mod help;
 pub mod init;
 mod login;
+mod memory;
 pub mod notify;
 pub mod permissions;
 mod server;
+mod stop;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -42,14 +46,18 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     let rest: Vec<OsString> = words.collect();
     match command.as_ref().and_then(|word| word.to_str()) {
         Some("server" | "remote") => server::main(rest),
+        Some("cron") => cron::run(rest),
+        Some("stop") => stop::run(&rest),
+        Some("doctor") => doctor::main(&rest),
         Some("app-server") => {
             eprintln!("Warning: `letta app-server` is now `letta server --listen`.");
             server::main(listening(rest))
         }
-        Some("cron") => cron::run(rest),
         Some("login") => login::log_in(),
         Some("logout") => login::log_out(),
         Some("permissions") => permissions::run(pico_args::Arguments::from_vec(rest)),
+        Some("memory-check") => memory::check(),
+        Some("memory-credential") => memory::credential(&rest),
         Some("healthcheck") => check_health(&rest),
         Some("version" | "--version" | "-V") => {
             println!(

@@ -52,11 +52,16 @@ impl Notifier {
         self.send(&status_line(status));
     }
 
-    /// The service is reading its settings again; [`Notifier::ready`] ends it.
+    /// The service is reading its settings again; [`Notifier::reloaded`] ends it.
     pub fn reloading(&self) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    }
+
+    /// The end of [`Notifier::reloading`]: the status stays as it was.
+    pub fn reloaded(&self) {
+        self.send("READY=1");
     }
 
     /// The service is going down.
@@ -137,6 +142,8 @@ mod tests {
             .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
             .unwrap();
         assert!(micros.parse::<u64>().unwrap() > 0);
+        notifier.reloaded();
+        assert_eq!(heard(&manager), "READY=1");
         notifier.watchdog();
         assert_eq!(heard(&manager), "WATCHDOG=1");
         notifier.stopping("Draining");

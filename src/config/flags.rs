@@ -49,6 +49,11 @@ pub const FLAGS: &[Flag] = &[
         meaning: "Directory with the skills that this machine offers to agents.",
     },
     Flag {
+        name: "--detach",
+        value: None,
+        meaning: "Start in the background and return once the server is up; letta stop ends it.",
+    },
+    Flag {
         name: "--debug",
         value: None,
         meaning: "Plain output with timestamps and every frame, for finding faults.",
@@ -141,6 +146,8 @@ pub struct ServerFlags {
     pub permission_mode: Option<PermissionMode>,
     /// `--skills`.
     pub skills: Option<PathBuf>,
+    /// `--detach`.
+    pub detach: bool,
     /// `--debug`.
     pub debug: bool,
     /// `--listen` and what belongs to it.
@@ -247,6 +254,7 @@ pub fn parse_server(args: impl IntoIterator<Item = OsString>) -> Result<ServerCo
             "--skills" => {
                 flags.skills = Some(PathBuf::from(value)).filter(|dir| !dir.as_os_str().is_empty())
             }
+            "--detach" => flags.detach = true,
             "--listen" => {
                 let url = text(flag, value)?;
                 let url = Some(url).filter(|url| !url.is_empty());
@@ -397,6 +405,7 @@ mod tests {
     fn every_flag_is_read() {
         let line = [
             "--debug",
+            "--detach",
             "--skills",
             "/s",
             "--permission-mode",
@@ -405,7 +414,7 @@ mod tests {
             "cloud",
         ];
         let flags = run(&line);
-        assert!(flags.debug);
+        assert!(flags.debug && flags.detach);
         assert_eq!(flags.skills, Some(PathBuf::from("/s")));
         assert_eq!(flags.permission_mode, Some(PermissionMode::Unrestricted));
     }

@@ -64,7 +64,7 @@ pub struct Config {
     pub listener_device_id: Option<String>,
     /// `LETTA_RUNTIME_ENVIRONMENT_DEVICE_ID`.
     pub runtime_device_id: Option<String>,
-    /// `HOME`, absolute.
+    /// `RAILWAY_VOLUME_MOUNT_PATH`, else `HOME`; absolute.
     pub home: Option<PathBuf>,
     /// `LETTA_HOME`.
     pub letta_home: Option<PathBuf>,
@@ -74,6 +74,8 @@ pub struct Config {
     pub user_cwd: Option<PathBuf>,
     /// `--skills`, else `LETTA_SKILLS_DIRECTORY`.
     pub skills_directory: Option<PathBuf>,
+    /// Repositories of memories.
+    pub memfs: Memfs,
     /// The mode given by flag or environment.
     pub permission_mode: Option<Given<PermissionMode>>,
     /// Whether commands of agents must not see credentials.
@@ -115,6 +117,19 @@ pub struct CredentialSources {
     pub api_key_file: Option<PathBuf>,
     /// `CREDENTIALS_DIRECTORY`.
     pub credentials_directory: Option<PathBuf>,
+}
+
+/// Where the memories of agents are kept (06 §6.1).
+#[derive(Clone, Debug, Default)]
+pub struct Memfs {
+    /// `LETTA_MEMFS_BASE_URL` without trailing slashes.
+    pub server: Option<String>,
+    /// `LETTA_MEMFS_BACKEND=hosted`.
+    pub hosted: bool,
+    /// `LETTA_MEMFS_LOCAL=1`: the server counts as Letta Cloud.
+    pub local: bool,
+    /// `LETTA_MEMORY_CONSTRAINTS_UPDATE=1`: the limits of a memory may change.
+    pub constraints_may_change: bool,
 }
 
 /// Proxy settings. The URLs are secrets: they may carry a password.
@@ -280,13 +295,25 @@ impl Config {
                 .filter(|id| is_identity(id)),
             listener_device_id: env.device_id("LETTA_LISTENER_DEVICE_ID"),
             runtime_device_id: env.text("LETTA_RUNTIME_ENVIRONMENT_DEVICE_ID"),
-            home: env.path("HOME").filter(|home| home.is_absolute()),
+            home: {
+                let (volume, home) = (env.path("RAILWAY_VOLUME_MOUNT_PATH"), env.path("HOME"));
+                let absolute = |path: &PathBuf| path.is_absolute();
+                volume.filter(absolute).or(home.filter(absolute))
+            },
             letta_home: env.path("LETTA_HOME"),
             xdg_config_home: env.path("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute()),
             user_cwd: env.path("USER_CWD"),
             skills_directory: {
                 let variable = env.path("LETTA_SKILLS_DIRECTORY");
                 flags.skills.clone().or(variable)
+            },
+            memfs: Memfs {
+                server: env
+                    .text("LETTA_MEMFS_BASE_URL")
+                    .map(|url| url.trim().trim_end_matches('/').to_owned()),
+                hosted: env.text("LETTA_MEMFS_BACKEND").as_deref() == Some("hosted"),
+                local: env.is_one_or_true("LETTA_MEMFS_LOCAL"),
+                constraints_may_change: env.is_one_or_true("LETTA_MEMORY_CONSTRAINTS_UPDATE"),
             },
             permission_mode: env.permission_mode(flags),
             tool_env_scrub: env.switch("LETTA_TOOL_ENV_SCRUB", false),

@@ -116,6 +116,7 @@ fn flags_win_over_the_environment() {
         name: Some("flag".into()),
         permission_mode: Some(PermissionMode::Strict),
         skills: Some("/flag".into()),
+        detach: false,
         debug: true,
         ..ServerFlags::default()
     };
@@ -300,4 +301,14 @@ fn the_document_has_one_row_for_each_flag_and_variable() {
 fn is_variable_name(text: &str) -> bool {
     text.bytes()
         .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+}
+
+#[test]
+fn the_volume_of_a_platform_takes_the_place_of_home() {
+    let home = |env: &[_]| read(env).expect("valid").home;
+    let volume = ("RAILWAY_VOLUME_MOUNT_PATH", "/volume");
+    let user = ("HOME", "/root");
+    assert_eq!(home(&[user, volume]), Some("/volume".into()));
+    let relative = ("RAILWAY_VOLUME_MOUNT_PATH", "volume");
+    assert_eq!(home(&[user, relative]), Some("/root".into()));
 }

@@ -133,6 +133,26 @@ pub const VARIABLES: &[Variable] = &[
         "Working directory of conversations that have none of their own, if it is usable.",
     ),
     var("LETTA_SKILLS_DIRECTORY", "none", "Default of --skills."),
+    var(
+        "LETTA_MEMFS_BASE_URL",
+        "https://api.letta.com",
+        "Server of the git repositories that hold agents' memories.",
+    ),
+    var(
+        "LETTA_MEMFS_BACKEND",
+        "none",
+        "hosted adds the header x-letta-memfs-backend to requests and git.",
+    ),
+    var(
+        "LETTA_MEMFS_LOCAL",
+        "0",
+        "1 treats the server like Letta Cloud: its catalogue of models, memories as git repositories.",
+    ),
+    var(
+        "LETTA_MEMORY_CONSTRAINTS_UPDATE",
+        "0",
+        "1 lets a commit to a memory change .memfs.config.json.",
+    ),
     // Permissions and tools.
     var(
         "LETTA_PERMISSION_MODE",
@@ -160,6 +180,11 @@ pub const VARIABLES: &[Variable] = &[
         "Shell for commands and terminals.",
     ),
     // Connection and life.
+    var(
+        "RAILWAY_VOLUME_MOUNT_PATH",
+        "none",
+        "Set by Railway: the volume takes the place of HOME, for agents' commands too.",
+    ),
     var(
         "LETTA_MAX_OFFLINE",
         "never",

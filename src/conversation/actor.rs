@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -27,11 +28,14 @@ use super::recovery::{RecordOutcome, Recoveries};
 use super::reminders::Reminders;
 use super::replay::Prepared as ReplayPrepared;
 use super::services::Services;
+use super::slash::{SlashDone, SlashTurn};
 use super::turn::{Outcome, Report, Toolset};
+use crate::memory::Pushed;
 use crate::permissions::{SessionRules, Workspace};
 use crate::protocol::command::ExecutionSettings;
 use crate::protocol::event::GitContext;
 use crate::protocol::{ConnectionId, Scope};
+use crate::skills::Source;
 
 /// What survives when an idle conversation is evicted (02 §3).
 #[derive(Debug, Default)]
@@ -41,6 +45,8 @@ pub struct Remnant {
     pub(crate) reminders: Reminders,
     pub(crate) session_rules: SessionRules,
     pub(crate) counters: (u64, u64),
+    /// Where its skills come from; `None` is everywhere.
+    pub(crate) skill_sources: Option<Vec<Source>>,
 }
 
 /// Live counts of one conversation, for health and metrics.
@@ -62,6 +68,12 @@ pub(crate) enum Done {
     CancelSettled(Lease),
     /// A replay has what it needs.
     Replay(Box<ReplayPrepared>),
+    /// A slash command did its work.
+    Slash(Box<SlashDone>),
+    /// The memory was pushed.
+    MemoryPushed(Pushed),
+    /// Whether the memory is too large.
+    MemoryMeasured(bool),
     /// What is known of a directory's repository.
     Git {
         cwd: PathBuf,
@@ -87,6 +99,8 @@ pub(crate) struct RunningTurn {
     pub(crate) client_message_ids: Vec<String>,
     /// The connection whose input began it.
     pub(crate) origin: Option<ConnectionId>,
+    /// Its history was cleared away: results of its calls are not owed any more.
+    pub(crate) forgotten: bool,
     /// Calls put up for a decision, for the denials of an abort.
     pub(crate) asked: Vec<String>,
     pub(crate) started: tokio::time::Instant,
@@ -110,6 +124,12 @@ pub(crate) struct Conversation {
     pub(crate) workspace: Option<Workspace>,
     pub(crate) subscribers: Vec<ConnectionId>,
     pub(crate) toolset: Option<Toolset>,
+    pub(crate) skill_sources: Option<Vec<Source>>,
+    /// The skills of the last turn, as the device status shows them.
+    pub(crate) skills: Vec<Value>,
+    pub(crate) slash_turn: Option<SlashTurn>,
+    /// The memory takes too much of the prompt.
+    pub(crate) should_doctor: bool,
     pub(crate) turn: Option<RunningTurn>,
     pub(crate) recoveries: Recoveries,
     pub(crate) git: Option<(PathBuf, Option<GitContext>)>,
@@ -146,6 +166,10 @@ impl Conversation {
             workspace: None,
             subscribers,
             toolset: None,
+            skill_sources: remnant.skill_sources,
+            skills: Vec::new(),
+            slash_turn: None,
+            should_doctor: false,
             turn: None,
             recoveries: Recoveries::default(),
             git: None,
@@ -245,6 +269,12 @@ impl Conversation {
                 self.life.settle(lease);
             }
             Ok(Done::Replay(prepared)) => self.replay(*prepared),
+            Ok(Done::Slash(done)) => self.on_slash(*done),
+            Ok(Done::MemoryPushed(pushed)) => self.on_memory_pushed(pushed),
+            Ok(Done::MemoryMeasured(large)) => {
+                self.should_doctor = large;
+                self.emit_device_status();
+            }
             Ok(Done::Record(outcome)) => self.on_record(*outcome),
             Ok(Done::RecordTimer) => self.retry_records(),
             Ok(Done::Git { cwd, context, tell }) => self.on_git(cwd, context, tell),
@@ -304,6 +334,7 @@ impl Conversation {
             reminders: std::mem::take(&mut self.reminders),
             session_rules: std::mem::take(&mut self.session_rules),
             counters: self.queue.counters(),
+            skill_sources: self.skill_sources.take(),
         }
     }
 

@@ -92,6 +92,16 @@ impl AgentFacts {
         lock(&self.tagged).insert(id.to_owned());
     }
 
+    /// Forgets an agent: it was changed.
+    pub fn forget_agent(&self, id: &str) {
+        lock(&self.agents).remove(id);
+    }
+
+    /// Forgets the secrets of an agent: they were changed.
+    pub fn forget_secrets(&self, id: &str) {
+        lock(&self.secrets).remove(id);
+    }
+
     /// Forgets everything: the connection opened anew (01 §8.11).
     pub(crate) fn forget(&self) {
         lock(&self.agents).clear();

@@ -8,6 +8,7 @@ use super::actor::Conversation;
 use super::asks::{Answered, Claimed};
 use super::frames::now;
 use super::queue::{Batch, BatchMessage, Enqueued, Work};
+use super::turn::Toolset;
 use crate::events::Injected;
 use crate::permissions::{RuleList, RuleScope, Suggestion, rules};
 use crate::protocol::ConnectionId;
@@ -15,10 +16,11 @@ use crate::protocol::PermissionMode;
 use crate::protocol::command::{
     ApprovalAnswer, ApprovalResponse, ChangeDeviceState, CreateMessage,
 };
-use crate::protocol::event::{ApprovalReceived, Event, Lifecycle};
+use crate::protocol::event::{ApprovalReceived, Event, Level, Lifecycle};
 use crate::protocol::reply::{self, Started};
 use crate::state::remote_settings::{CwdError, ModeEntry};
 use crate::state::{Home, atomic};
+use crate::tools::toolset::{Preference, Selection};
 
 /// The connection that asked, and how it wants to be answered.
 #[derive(Clone, Debug)]
@@ -147,6 +149,14 @@ impl Conversation {
             }
             Injected::BackgroundChanged => return self.emit_device_status(),
             Injected::BootDirectoryChanged => return self.on_boot_directory_changed(),
+            Injected::Show {
+                status,
+                toolset,
+                done,
+            } => {
+                self.show(status, toolset);
+                return drop(done);
+            }
             Injected::GitChanged => return self.refresh_git(true),
         };
         let queued = self.queue.push(work, None, None, now()) == Enqueued::Accepted;
@@ -156,6 +166,24 @@ impl Conversation {
         if let Some(waiter) = waiter {
             waiter.answer(self.queue.newest().filter(|_| queued).map(str::to_owned));
         }
+    }
+
+    /// Something that the status shows changed elsewhere (06 §1.3).
+    fn show(&mut self, status: Option<(String, Level)>, toolset: Option<&'static str>) {
+        if let Some(Preference::Preset(preset)) = toolset.and_then(Preference::parse) {
+            let selection = Selection::preset(preset);
+            let tools = self.services.toolbox.for_turn(&selection, Vec::new());
+            self.toolset = tools.ok().map(|tools| Toolset {
+                name: preset.as_str().to_owned(),
+                tools: tools.loaded().map(String::from).collect(),
+            });
+        }
+        if let Some((message, level)) = status {
+            let body = Lifecycle::Status { message, level };
+            self.frames.lifecycle(None, None, &body);
+            self.emit_loop_status();
+        }
+        self.emit_device_status();
     }
 
     /// `input` / `approval_response` (02 §9.2).
@@ -338,50 +366,6 @@ impl Conversation {
             )
         });
         self.emit_queue_snapshot();
-    }
-
-    /// `execute_command`: two deltas around the work, then the response (02 §5.15).
-    pub(crate) fn on_execute_command(
-        &mut self,
-        asker: &Asker,
-        command_id: &str,
-        args: Option<&str>,
-    ) {
-        let args = args.map(str::trim).filter(|args| !args.is_empty());
-        let input = match args {
-            Some(args) => format!("/{command_id} {args}"),
-            None => format!("/{command_id}"),
-        };
-        let (command_id, output) = (
-            command_id.to_owned(),
-            format!("Unknown command: {command_id}"),
-        );
-        self.frames.lifecycle(
-            None,
-            None,
-            &Lifecycle::SlashCommandStart {
-                command_id: command_id.clone(),
-                input: input.clone(),
-            },
-        );
-        self.frames.lifecycle(
-            None,
-            None,
-            &Lifecycle::SlashCommandEnd {
-                command_id,
-                input,
-                output: output.clone(),
-                success: false,
-            },
-        );
-        self.answer(asker, |id, _| {
-            reply::reply(
-                "execute_command_response",
-                id,
-                false,
-                json!({"output": output}),
-            )
-        });
     }
 }
 

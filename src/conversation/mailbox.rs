@@ -106,6 +106,8 @@ pub struct Adopt {
     pub mode: Option<crate::protocol::PermissionMode>,
     /// Launch options; `None` keeps the current ones.
     pub execution_settings: Option<ExecutionSettings>,
+    /// Where skills come from; `None` is everywhere.
+    pub skill_sources: Option<Vec<crate::skills::Source>>,
     /// Look for approvals that the server still waits for.
     pub recover_approvals: bool,
     /// Send the device status even if unchanged.

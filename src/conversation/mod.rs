@@ -2,7 +2,7 @@
 //! (spec 02 §7–§11, 03).
 //!
 //! [`actor`] is the task and its messages; [`intake`], [`abort`], [`replay`],
-//! [`turns`] and [`recovery`] are what it does with them; [`turn`] is the task
+//! [`turns`], [`slash`] and [`recovery`] are what it does with them; [`turn`] is the task
 //! of one running turn. Invariant: nobody else changes a conversation.
 
 mod abort;
@@ -12,18 +12,22 @@ mod agent_facts;
 mod asks;
 mod correlation;
 mod echo;
+pub mod experiments;
 mod frames;
 mod git_context;
 mod intake;
 mod interrupt;
 mod lifecycle;
 pub mod mailbox;
+mod memory_sync;
+mod model;
 mod pending;
 mod queue;
 mod recovery;
 mod reminders;
 mod replay;
 pub mod services;
+mod slash;
 mod status;
 #[cfg(any(test, fuzzing))]
 pub mod trial;
@@ -38,6 +42,7 @@ pub use actor::{Load, Remnant};
 pub use agent_facts::AgentFacts;
 pub use git_context::GitContexts;
 pub use mailbox::Message;
+pub use model::CarriedModel;
 pub use services::{Link, Services};
 pub use status::{Catalogs, SUPPORTED_COMMANDS};
 pub use turn::Guards;

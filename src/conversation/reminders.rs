@@ -7,6 +7,9 @@
 
 use crate::protocol::PermissionMode;
 
+/// Words about the memory that wait at most.
+const MEMORY_TEXTS: usize = 25;
+
 /// Why the session context is told (again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionReason {
@@ -30,6 +33,8 @@ pub(crate) struct Due {
     pub(crate) secrets: SecretsDue,
     /// The permission mode.
     pub(crate) mode: Option<ModeNotice>,
+    /// What is wrong with the memory repository.
+    pub(crate) memory: Vec<String>,
 }
 
 /// How the names of secrets are told.
@@ -58,6 +63,7 @@ pub(crate) struct Reminders {
     agent: bool,
     secrets: SecretsDue,
     mode: Option<PermissionMode>,
+    memory: Vec<String>,
 }
 
 impl Default for Reminders {
@@ -67,6 +73,7 @@ impl Default for Reminders {
             agent: true,
             secrets: SecretsDue::Never,
             mode: None,
+            memory: Vec::new(),
         }
     }
 }
@@ -84,6 +91,7 @@ impl Reminders {
             agent: std::mem::take(&mut self.agent),
             secrets: self.secrets.clone(),
             mode: notice.then_some(ModeNotice { mode, before }),
+            memory: std::mem::take(&mut self.memory),
         }
     }
 
@@ -98,6 +106,13 @@ impl Reminders {
         self.agent = true;
         self.secrets = SecretsDue::Never;
         self.mode = None;
+    }
+
+    /// Something is wrong with the memory repository (07 §4.6).
+    pub(crate) fn memory(&mut self, text: String) {
+        if !self.memory.contains(&text) && self.memory.len() < MEMORY_TEXTS {
+            self.memory.push(text);
+        }
     }
 
     /// The model has heard of this mode from a tool's result.

@@ -57,6 +57,9 @@ impl Conversation {
             refusal.insert("error".into(), error.into());
             this.respond_to_start(&asker, false, Value::Object(refusal));
         };
+        if let Some(sources) = &adopt.skill_sources {
+            self.skill_sources = Some(sources.clone());
+        }
         if let Some(settings) = &adopt.execution_settings
             && self.execution.as_ref() != Some(settings)
             && !(self.life.is_idle() && self.queue.is_empty())

@@ -14,14 +14,18 @@ use super::git_context::GitContexts;
 use super::status::Catalogs;
 use super::turn::Guards;
 use crate::api::Client;
+use crate::api::models::Models;
 use crate::api::response_state::ResponseStates;
 use crate::events::{EventSink, Injected, Recipient};
 use crate::hooks::Hooks;
+use crate::memory::Memory;
 use crate::process::Processes;
 use crate::protocol::{ConnectionId, RuntimeKey, Scope};
+use crate::skills::Skills;
 use crate::state::interrupted::InterruptedTurns;
 use crate::state::{Home, RemoteSettings, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::{self, Metrics};
+use crate::tools::image::Images;
 use crate::tools::{Controllers, Toolbox};
 
 /// The connection to the outside, as conversations see it.
@@ -53,6 +57,14 @@ pub struct Services {
     pub hooks: Hooks,
     /// Records of turns under way.
     pub interrupted: InterruptedTurns,
+    /// Whether the server counts as Letta Cloud (06 §2).
+    pub cloud: bool,
+    /// Which models there are.
+    pub models: Models,
+    /// Skills of this machine.
+    pub skills: Skills,
+    /// Memory repositories of this machine.
+    pub memory: Memory,
     /// All tools of this build.
     pub toolbox: Toolbox,
     /// Tools of connected controllers.
@@ -75,6 +87,8 @@ pub struct Services {
     pub response_states: ResponseStates,
     /// Liveness limits of streams.
     pub guards: Guards,
+    /// Prepares the images of messages, one at a time.
+    pub images: Images,
     /// Files that hold credentials (05 §13.3).
     pub credential_files: Vec<String>,
     /// An empty `client_skills`.

@@ -1,10 +1,11 @@
 //! The status frames of a conversation: device, loop, queue, subagents
 //! (spec 02 §6.1–§6.3, §6.6).
 
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::actor::Conversation;
+use super::experiments;
 use crate::events::{Audience, EventKind};
 use crate::protocol::event::{DeviceStatus, Event, LoopState, LoopStatus};
 use crate::protocol::reply::LETTA_CODE_VERSION;
@@ -12,31 +13,23 @@ use crate::protocol::{ConnectionId, PermissionMode};
 
 /// Slash commands and capability flags that work here (06 §15). What does not
 /// work is not listed.
-pub const SUPPORTED_COMMANDS: &[&str] = &[];
-
-/// Feature switches of 06 §13; none of them changes this program.
-const EXPERIMENTS: &[(&str, &str, Option<&str>)] = &[
-    ("artifacts", "artifacts", Some("LETTA_ARTIFACTS")),
-    ("conversation_titles", "conversation titles", None),
-    (
-        "desktop_conversation_bootstrap",
-        "conversation bootstrap",
-        None,
-    ),
-    ("diffs", "diffs", None),
-    (
-        "reflection_arena",
-        "reflection arena",
-        Some("LETTA_REFLECTION_ARENA"),
-    ),
-    ("tui_cron", "TUI cron scheduler", None),
+pub const SUPPORTED_COMMANDS: &[&str] = &[
+    "clear",
+    "clear-messages",
+    "doctor",
+    "init",
+    "remember",
+    "compact",
+    "reload",
+    "context-limit",
+    "toolset",
+    "secret",
 ];
 
 /// The parts of a device status that never change, as JSON text made once.
 #[derive(Debug)]
 pub struct Catalogs {
     pub(crate) toolsets: Box<RawValue>,
-    pub(crate) experiments: Box<RawValue>,
 }
 
 impl Catalogs {
@@ -46,25 +39,8 @@ impl Catalogs {
     /// Never in practice; serialisation of plain data.
     pub fn new() -> serde_json::Result<Self> {
         let toolsets = crate::tools::toolset::catalogue();
-        let experiments: Vec<Value> = EXPERIMENTS
-            .iter()
-            .map(|(id, label, variable)| {
-                let mut experiment = json!({
-                    "id": id, "label": label,
-                    "description": "Stored for other programs; without effect on this computer.",
-                });
-                if let Some(variable) = variable {
-                    experiment["envVar"] = json!(variable);
-                }
-                experiment["enabled"] = json!(false);
-                experiment["source"] = json!("default");
-                experiment["override"] = Value::Null;
-                experiment
-            })
-            .collect();
         Ok(Self {
             toolsets: serde_json::value::to_raw_value(&toolsets)?,
-            experiments: serde_json::value::to_raw_value(&experiments)?,
         })
     }
 }
@@ -113,6 +89,7 @@ impl Conversation {
             Some(_) => self.services.background.listing(&self.scope),
             None => Vec::new(),
         };
+        let experiments = experiments::snapshot(&self.services.settings);
         let status = DeviceStatus {
             current_connection_id: link.connection.as_ref().map(ConnectionId::as_str),
             connection_name: Some(&link.name),
@@ -133,13 +110,13 @@ impl Conversation {
                 .toolset
                 .as_ref()
                 .map_or(empty, |toolset| &toolset.tools),
-            current_available_skills: &[],
+            current_available_skills: &self.skills,
             background_processes: &processes,
             pending_control_requests: &pending,
-            experiments: &self.services.catalogs.experiments,
+            experiments: &experiments,
             memory_directory: memory.as_deref(),
             cwd_revision: self.services.remote.cwd_revision(),
-            should_doctor: false,
+            should_doctor: self.should_doctor,
             supported_commands: SUPPORTED_COMMANDS,
             // Reflection is not done by this program, and says so (00 §8).
             reflection_settings: agent.map(|agent| {

@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::services::{ApiHandle, Loads, Meter};
 use super::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
+use crate::api::models::Models;
 use crate::api::token::StaticToken;
 use crate::api::{BaseUrl, Client, ClientSettings, Net, NetSettings};
 use crate::events::{EventSink, Injected, Outbound, Recipient};
 use crate::hooks::Hooks;
+use crate::memory::{Memory, MemorySettings};
 use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::PermissionMode;
 use crate::skills::Skills;
@@ -22,8 +24,7 @@ use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::{Home, SettingsFiles, UserSettings};
 use crate::telemetry::metrics::Metrics;
-use crate::tools::overflow::Truncation;
-use crate::tools::{Toolbox, command_tools, file_tools};
+use crate::tools::{Controllers, Toolbox, command_tools, file_tools};
 
 /// The services, and the ends at which others would listen.
 #[derive(Debug)]
@@ -47,14 +48,27 @@ impl Trial {
         cwd: &Path,
         server: &str,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Self::with_memory(home, cwd, server, server).await
+    }
+
+    /// The same with another server for the repositories of memories.
+    ///
+    /// # Errors
+    /// As [`Trial::new`].
+    pub async fn with_memory(
+        home: &Path,
+        cwd: &Path,
+        server: &str,
+        memory: &str,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let home = Home::at(home);
         let (events, outbound) = EventSink::channel();
         let (inject, injected) = mpsc::unbounded_channel();
         let link = Link {
             connection: None,
             name: "trial".into(),
-            open: false,
             local: false,
+            open: false,
         };
         let defaults = RemoteDefaults {
             mode: PermissionMode::Standard,
@@ -62,17 +76,14 @@ impl Trial {
             process_cwd: Some(PathBuf::from(cwd)),
         };
         let tools = command_tools().into_iter();
-        let tools = tools.chain(file_tools(
-            Truncation::default(),
-            Skills::new(home.clone(), None),
-        ));
+        let tools = tools.chain(file_tools(Skills::new(home.clone(), None)));
         let net = Net::new(&NetSettings::default())?;
         let api = ClientSettings::new(BaseUrl::parse(server)?);
         let variables = std::env::vars_os().collect();
         let base = BaseEnvironment::new(variables, Path::new("/opt/letta"), None, None);
         let api = Client::new(net, Arc::new(StaticToken::default()), &api)?;
-        let files = SettingsFiles::new(home.clone());
         let processes = Processes::new(base);
+        let files = SettingsFiles::new(home.clone());
         let hooks = Hooks::new(
             files.clone(),
             processes.clone(),
@@ -82,12 +93,23 @@ impl Trial {
         let services = Services {
             api: ApiHandle(api),
             hooks,
+            controllers: Controllers::new(events.clone()),
             remote: RemoteSettings::open(&home, defaults).await,
             settings: UserSettings::load(&home),
             settings_files: files,
             interrupted: InterruptedTurns::start(InterruptedStore::new(&home, server)).0,
+            cloud: false,
+            models: Models::new(false, home.letta.join("cache/model-catalog.json")),
+            skills: Skills::new(home.clone(), None),
+            memory: Memory::new(MemorySettings {
+                home: home.clone(),
+                server: memory.to_owned(),
+                cloud: true,
+                hosted: false,
+                tokens: Arc::new(StaticToken::default()),
+                binary: "/opt/letta".into(),
+            }),
             toolbox: Toolbox::new(tools),
-            controllers: crate::tools::Controllers::new(events.clone()),
             background: processes,
             metrics: Meter(Metrics::new("0", [])),
             events,
@@ -96,6 +118,7 @@ impl Trial {
             agents: AgentFacts::default(),
             git: GitContexts::default(),
             response_states: Default::default(),
+            images: Default::default(),
             guards: Guards {
                 terminal_grace: Duration::from_secs(2),
                 stall: Duration::from_secs(60),

@@ -113,6 +113,7 @@ impl Conversation {
             interrupted,
             due,
             cwd: cwd.clone(),
+            skill_sources: self.skill_sources.clone(),
             execution: self.execution.clone(),
             workspace: self.workspace.clone(),
             session_rules: self.session_rules.clone(),
@@ -129,6 +130,7 @@ impl Conversation {
             cwd,
             client_message_ids,
             origin,
+            forgotten: false,
             asked: Vec::new(),
             started: tokio::time::Instant::now(),
         });
@@ -152,6 +154,7 @@ impl Conversation {
             Report::SecretsTold(names) => self.reminders.secrets_told(names),
             Report::Compacted => self.reminders.compacted(),
             Report::Toolset(toolset) => self.toolset = Some(toolset),
+            Report::Skills(skills) => self.skills = skills,
             Report::ModeSwitched(mode) => {
                 self.reminders.mode_told(mode);
                 self.emit_loop_status();
@@ -184,6 +187,7 @@ impl Conversation {
             }
             Report::Row(row) => self.frames.message(row),
             Report::MemoryChanged(paths) => {
+                let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
                 self.frames.event(&Event::MemoryUpdated {
                     affected_paths: &paths,
                     timestamp: epoch_millis(SystemTime::now()),
@@ -364,7 +368,7 @@ impl Conversation {
             outcome.error = None;
         }
         drop(self.asks.take_live());
-        if let Some(results) = outcome.interrupted.take() {
+        if let Some(results) = outcome.interrupted.take().filter(|_| !turn.forgotten) {
             self.interrupt.replace(results);
         }
         let Some(finished) = self.life.finish(lease) else {
@@ -382,6 +386,10 @@ impl Conversation {
             .metrics
             .turn_ended(&outcome.stop_reason, turn.started.elapsed());
         let error = outcome.error.as_ref().map(|error| error.text.clone());
+        let failure = match outcome.stop_reason.as_str() {
+            "cancelled" => Some("The turn was interrupted.".to_owned()),
+            _ => error.clone(),
+        };
         self.frames.event(&Event::TurnFinished(&TurnFinished {
             turn_id: turn.turn_id,
             stop_reason: outcome.stop_reason.clone(),
@@ -406,6 +414,8 @@ impl Conversation {
         // The turn's commands may have switched branches.
         self.refresh_git(false);
         self.emit_device_status();
+        self.push_memory();
+        self.end_slash_turn(lease, failure);
         if self.queue.is_empty() {
             return;
         }

@@ -190,7 +190,6 @@ fn read(text: &str) -> Result<Expression, String> {
             .map_err(|why| format!("{why} in the {} field `{text}`", field.name))?;
     }
     let [minutes, hours, days, months, weekdays] = sets;
-    let weekdays = (weekdays | weekdays >> 7) & 0x7f;
     never_comes(texts[3], days, months)?;
     Ok(Expression {
         minutes,
@@ -226,6 +225,7 @@ impl Field {
         let (mut listed, mut twice, mut meant) = (0, 0, 0);
         for item in text.split(',') {
             let (raw, values) = self.item(item)?;
+            let (raw, values) = (self.folded(raw), self.folded(values));
             twice |= listed & raw;
             listed |= raw;
             meant |= values;
@@ -239,6 +239,15 @@ impl Field {
             return Err(String::from("no value of the range is left"));
         }
         Ok(meant)
+    }
+
+    /// Day 7 of the week is day 0.
+    fn folded(&self, values: u64) -> u64 {
+        if self.max == 7 {
+            (values | values >> 7) & 0x7f
+        } else {
+            values
+        }
     }
 
     /// The values of one item: as listed, which counts for repetitions, and as

@@ -174,19 +174,22 @@ impl Table {
                         continue;
                     }
                     let clock = &self.clocks[*clock];
-                    for minute in minutes {
+                    // After a late wake the newest of its minutes stands for all.
+                    let minute = minutes.iter().rev().find(|minute| {
                         // A quick restart must not fire what the last process fired.
-                        let done = row.last_fired.is_some_and(|at| minute_start(at) == *minute);
-                        if expression.matches(clock.to_datetime(*minute))
+                        let done = row
+                            .last_fired
+                            .is_some_and(|at| minute_start(at) == **minute);
+                        expression.matches(clock.to_datetime(**minute))
                             && !done
-                            && !fired(&row.id, *minute)
-                        {
-                            due.push(Due::Fire {
-                                id: row.id.clone(),
-                                intended: *minute,
-                                delay: row.shift.max(SignedDuration::ZERO),
-                            });
-                        }
+                            && !fired(&row.id, **minute)
+                    });
+                    if let Some(minute) = minute {
+                        due.push(Due::Fire {
+                            id: row.id.clone(),
+                            intended: *minute,
+                            delay: row.shift.max(SignedDuration::ZERO),
+                        });
                     }
                     row.next = expression.next(*last, clock);
                 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -11,8 +11,12 @@ use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::route::{self, Route};
+use crate::api::ApiError;
+use crate::api::error::ErrorBody;
 use crate::conversation::Services;
-use crate::events::{Injected, Outbound, Recipient};
+use crate::events::{Done, Injected, Outbound, Recipient};
+use crate::memory::MemoryError;
+use crate::protocol::event::Level;
 use crate::protocol::fields::{Fields, ShapeError};
 use crate::protocol::{ConnectionId, Scope, catalog, reply};
 
@@ -42,10 +46,25 @@ pub(super) struct Call {
     pub(super) fields: Fields,
     /// All else of the command; its body is empty now.
     pub(super) request: Request,
-    /// Frames for the asker behind a good answer.
-    after: mpsc::UnboundedSender<Value>,
-    pushes: Option<mpsc::UnboundedReceiver<Value>>,
+    /// What follows a good answer.
+    after: mpsc::UnboundedSender<After>,
+    followers: Option<mpsc::UnboundedReceiver<After>>,
+    /// Fields that a failed answer repeats.
+    echoed: Echoed,
 }
+
+type Echoed = Arc<Mutex<Map<String, Value>>>;
+
+/// What follows a good answer.
+#[derive(Debug)]
+enum After {
+    /// A frame for the asker.
+    Frame(Value),
+    /// Word for conversations.
+    News(Recipient, Injected),
+}
+
+const UNEXPECTED: &str = "The command failed in an unexpected way; see the log of the device.";
 
 /// The further fields of a good answer, beside `type`, `request_id` and `success`.
 pub(super) type Answer = Result<Value, Failure>;
@@ -84,6 +103,33 @@ impl Failure {
     }
 }
 
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<MemoryError> for Failure {
+    fn from(error: MemoryError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl Failure {
+    /// The failure of a raw call, in its own words (06 §2).
+    pub(super) fn of_raw(error: ApiError) -> Self {
+        let Some(status) = error.status() else {
+            return error.into();
+        };
+        let body = match error.body() {
+            Some(ErrorBody::Json(body)) => body.to_string(),
+            Some(ErrorBody::Text(text)) => text.clone(),
+            None => String::new(),
+        };
+        Self::new(format!("API error ({status}): {body}"))
+    }
+}
+
 impl From<ShapeError> for Failure {
     fn from(error: ShapeError) -> Self {
         Self::new(error.to_string())
@@ -92,14 +138,15 @@ impl From<ShapeError> for Failure {
 
 impl Call {
     pub(super) fn new(shared: Arc<Shared>, mut request: Request) -> Self {
-        let (after, pushes) = mpsc::unbounded_channel();
+        let (after, followers) = mpsc::unbounded_channel();
         Self {
             shared,
             route: route::find(request.kind),
             fields: Fields::new(std::mem::take(&mut request.body)),
             request,
             after,
-            pushes: Some(pushes),
+            followers: Some(followers),
+            echoed: Echoed::default(),
         }
     }
 
@@ -110,15 +157,19 @@ impl Call {
     /// Runs the command and sends its answer. A command that panics is answered too.
     pub(super) async fn answered_by(mut self, job: fn(Self) -> Pending) {
         let reply = self.reply();
-        let pushes = self.pushes.take();
+        let followers = self.followers.take();
         let Some(answer) = outcome(tokio::spawn(job(self))).await else {
             return;
         };
         let (shared, to) = (Arc::clone(&reply.shared), reply.to.clone());
-        let mut pushes = pushes.filter(|_| answer.is_ok());
+        let mut followers = followers.filter(|_| answer.is_ok());
         reply.send(answer);
-        while let Some(frame) = pushes.as_mut().and_then(|it| it.try_recv().ok()) {
-            push(&shared.services, &to, &frame);
+        while let Some(after) = followers.as_mut().and_then(|it| it.try_recv().ok()) {
+            match after {
+                After::Frame(frame) => push(&shared.services, &to, &frame),
+                // At shutdown nobody reads any more.
+                After::News(to, news) => drop(shared.services.inject.send((to, news))),
+            }
         }
     }
 
@@ -146,7 +197,49 @@ impl Call {
     /// Sends the asker a bare frame right behind a good answer.
     pub(super) fn push_after(&self, frame: Value) {
         // Read by whoever sends the answer, unless the process goes down.
-        let _ = self.after.send(frame);
+        let _ = self.after.send(After::Frame(frame));
+    }
+
+    /// Shows conversations as they are, behind a good answer.
+    pub(super) fn show_after(&self, to: Recipient) {
+        let show = Injected::Show {
+            status: None,
+            toolset: None,
+            done: Done::channel().0,
+        };
+        let _ = self.after.send(After::News(to, show));
+    }
+
+    /// A failed answer repeats this field.
+    pub(super) fn echo(&self, field: &str, value: impl Into<Value>) {
+        lock(&self.echoed).insert(field.to_owned(), value.into());
+    }
+
+    /// Runs work that blocks.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|_| Failure::new(UNEXPECTED))
+    }
+
+    /// Shows a conversation as it is now, with a word to its people before it;
+    /// what is sent later comes after it (06 §1.3).
+    pub(super) async fn show(
+        &self,
+        to: Recipient,
+        status: Option<(String, Level)>,
+        toolset: Option<&'static str>,
+    ) {
+        let (done, mut shown) = Done::channel();
+        let show = Injected::Show {
+            status,
+            toolset,
+            done,
+        };
+        self.inject(to, show);
+        shown.recv().await;
     }
 
     /// Tells conversations of something.
@@ -161,6 +254,7 @@ impl Call {
             route: self.route,
             to: self.request.from.clone(),
             request_id: self.request.request_id.clone(),
+            echoed: Arc::clone(&self.echoed),
         }
     }
 }
@@ -179,6 +273,7 @@ struct Reply {
     route: &'static Route,
     to: ConnectionId,
     request_id: Option<String>,
+    echoed: Echoed,
 }
 
 impl Reply {
@@ -197,6 +292,7 @@ impl Reply {
             (Some(response), Ok(more)) => reply::reply(response, id, true, more),
             (Some(response), Err(failure)) => {
                 let mut more = self.route.empty();
+                more.extend(std::mem::take(&mut *lock(&self.echoed)));
                 more.insert("error".into(), failure.error.into());
                 more.extend(failure.more);
                 reply::reply(response, id, false, Value::Object(more))
@@ -214,10 +310,12 @@ async fn outcome<T>(task: JoinHandle<Result<T, Failure>>) -> Option<Result<T, Fa
     match (&mut running.0).await {
         Ok(answer) => Some(answer),
         Err(error) if error.is_cancelled() => None,
-        Err(_) => Some(Err(Failure::new(
-            "The command failed in an unexpected way; see the log of the device.",
-        ))),
+        Err(_) => Some(Err(Failure::new(UNEXPECTED))),
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A task that ends with its owner.

@@ -109,6 +109,7 @@ async fn git(
     arguments: &[&str],
     limit: Duration,
 ) -> Result<String, Failure> {
+    let _place = call.shared.child().await?;
     let processes = &call.services().background;
     let mut env = processes.base().variables().clone();
     for (name, value) in [

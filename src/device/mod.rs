@@ -6,21 +6,36 @@
 //! ends in exactly one answer, whatever goes wrong in it, and none holds up
 //! another or a frame of a conversation.
 
+mod agents;
 mod call;
+mod channels;
+mod conversations;
+mod create_agent;
 mod cron;
 mod directories;
 mod files;
 mod git;
+mod memory;
+mod memory_write;
+mod models;
+mod presets;
+mod providers;
 mod route;
+mod secrets;
+mod settings;
+mod skills;
 mod terminals;
 #[cfg(test)]
 mod tests;
+mod toolsets;
+mod update_model;
 mod watches;
 mod work;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::call::Call;
@@ -67,6 +82,7 @@ impl Device {
             shared: Arc::new(Shared {
                 services,
                 lanes: Lanes::default(),
+                secret_turns: Mutex::default(),
             }),
             jobs: JoinSet::new(),
         };
@@ -94,6 +110,20 @@ impl Device {
 struct Shared {
     services: Arc<Services>,
     lanes: Lanes,
+    /// Who may change the secrets of an agent: one command at a time.
+    secret_turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl Shared {
+    /// The queue of those who want to change the secrets of an agent.
+    fn turn_of(&self, agent_id: &str) -> Arc<Semaphore> {
+        let turns = self.secret_turns.lock();
+        let mut turns = turns.unwrap_or_else(PoisonError::into_inner);
+        // Nobody is at it any more when only this map knows it.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        let turn = turns.entry(agent_id.to_owned());
+        Arc::clone(turn.or_insert_with(|| Arc::new(Semaphore::new(1))))
+    }
 }
 
 struct Actor {

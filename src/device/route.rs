@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 use super::call::{Call, Pending, PendingText};
 use super::terminals::{self, Terminals};
 use super::watches::{self, Watches};
-use super::{cron, directories, files, git};
+use super::{
+    agents, channels, conversations, create_agent, cron, directories, files, git, memory,
+    memory_write, models, providers, secrets, settings, skills, toolsets, update_model,
+};
 
 /// One command type.
 #[derive(Debug)]
@@ -74,6 +77,20 @@ const fn job(name: &'static str, empty: &'static str, job: fn(Call) -> Pending) 
         empty,
         handler: Handler::Job(job),
     }
+}
+
+/// A row for what is not done, answered with the reason.
+const fn decline(name: &'static str, reason: &'static str) -> Route {
+    Route {
+        name,
+        empty: "{}",
+        handler: Handler::Decline(reason),
+    }
+}
+
+/// A row for a command of the chat channels.
+const fn channel(name: &'static str, empty: &'static str) -> Route {
+    job(name, empty, |call| Box::pin(channels::decline(call)))
 }
 
 /// A row of a terminal command.
@@ -176,4 +193,218 @@ static ROUTES: &[Route] = &[
         r#"{"agent_id":"","deleted":0}"#,
         |call| Box::pin(cron::delete_all(call)),
     ),
+    // Agents and conversations (06 §10, §11).
+    job("agent_list", r#"{"agents":[]}"#, |call| {
+        Box::pin(agents::list(call))
+    }),
+    job("agent_retrieve", r#"{"agent":null}"#, |call| {
+        Box::pin(agents::retrieve(call))
+    }),
+    job("agent_create", r#"{"agent":null}"#, |call| {
+        Box::pin(agents::create(call))
+    }),
+    job("agent_update", r#"{"agent":null}"#, |call| {
+        Box::pin(agents::update(call))
+    }),
+    job("agent_delete", "{}", |call| Box::pin(agents::delete(call))),
+    job("create_agent", "{}", |call| {
+        Box::pin(create_agent::create(call))
+    }),
+    job("conversation_list", r#"{"conversations":[]}"#, |call| {
+        Box::pin(conversations::list(call))
+    }),
+    job(
+        "conversation_retrieve",
+        r#"{"conversation":null}"#,
+        |call| Box::pin(conversations::retrieve(call)),
+    ),
+    job("conversation_create", r#"{"conversation":null}"#, |call| {
+        Box::pin(conversations::create(call))
+    }),
+    job("conversation_update", r#"{"conversation":null}"#, |call| {
+        Box::pin(conversations::update(call))
+    }),
+    job("conversation_recompile", r#"{"result":null}"#, |call| {
+        Box::pin(conversations::recompile(call))
+    }),
+    job("conversation_fork", r#"{"conversation":null}"#, |call| {
+        Box::pin(conversations::fork(call))
+    }),
+    job(
+        "conversation_messages_list",
+        r#"{"messages":[],"next_before":null,"has_more":false}"#,
+        |call| Box::pin(conversations::messages(call)),
+    ),
+    job("conversation_compact", r#"{"compaction":null}"#, |call| {
+        Box::pin(conversations::compact(call))
+    }),
+    // Models and toolsets (06 §7, §8).
+    job("list_models", r#"{"entries":[]}"#, |call| {
+        Box::pin(models::list(call))
+    }),
+    job("update_model", r#"{"runtime":null}"#, |call| {
+        Box::pin(update_model::update(call))
+    }),
+    job("update_toolset", r#"{"runtime":null}"#, |call| {
+        Box::pin(toolsets::update(call))
+    }),
+    // Skills, secrets, settings (06 §12–§14).
+    job("skill_enable", "{}", |call| Box::pin(skills::enable(call))),
+    job("skill_disable", "{}", |call| {
+        Box::pin(skills::disable(call))
+    }),
+    job("secret_list", r#"{"secrets":[]}"#, |call| {
+        Box::pin(secrets::list(call))
+    }),
+    job("secret_apply", r#"{"names":[]}"#, |call| {
+        Box::pin(secrets::apply(call))
+    }),
+    job(
+        "get_reflection_settings",
+        r#"{"reflection_settings":null}"#,
+        |call| Box::pin(settings::get_reflection(call)),
+    ),
+    job(
+        "set_reflection_settings",
+        r#"{"reflection_settings":null}"#,
+        |call| Box::pin(settings::set_reflection(call)),
+    ),
+    job("get_experiments", r#"{"experiments":[]}"#, |call| {
+        Box::pin(settings::get_experiments(call))
+    }),
+    job("set_experiment", r#"{"experiments":[]}"#, |call| {
+        Box::pin(settings::set_experiment(call))
+    }),
+    // Memory (06 §6.5).
+    job(
+        "list_memory",
+        r#"{"entries":[],"done":true,"total":0}"#,
+        |call| Box::pin(memory::list(call)),
+    ),
+    job(
+        "memory_history",
+        r#"{"file_path":"","commits":[]}"#,
+        |call| Box::pin(memory::history(call)),
+    ),
+    job(
+        "memory_file_at_ref",
+        r#"{"file_path":"","ref":"","content":null}"#,
+        |call| Box::pin(memory::file_at_ref(call)),
+    ),
+    job("memory_commit_diff", r#"{"sha":"","diff":null}"#, |call| {
+        Box::pin(memory::commit_diff(call))
+    }),
+    job(
+        "read_memory_file",
+        r#"{"agent_id":"","path":"","content":null,"encoding":"utf8"}"#,
+        |call| Box::pin(memory::read_file(call)),
+    ),
+    job(
+        "write_memory_file",
+        r#"{"agent_id":"","path":"","committed":false}"#,
+        |call| Box::pin(memory_write::write(call)),
+    ),
+    job(
+        "delete_memory_file",
+        r#"{"agent_id":"","path":"","committed":false}"#,
+        |call| Box::pin(memory_write::delete(call)),
+    ),
+    job("enable_memfs", r#"{}"#, |call| {
+        Box::pin(memory::enable(call))
+    }),
+    // What is not here, with a reason (06 §9, §16; 00 §8).
+    job(
+        "list_connect_providers",
+        r#"{"target":"local","providers":[]}"#,
+        |call| Box::pin(providers::decline(call)),
+    ),
+    job(
+        "connect_provider",
+        r#"{"target":"local","providers":[],"models_may_have_changed":false}"#,
+        |call| Box::pin(providers::decline(call)),
+    ),
+    job(
+        "disconnect_provider",
+        r#"{"target":"local","providers":[],"models_may_have_changed":false}"#,
+        |call| Box::pin(providers::decline(call)),
+    ),
+    job("chatgpt_usage_read", r#"{"target":null}"#, |call| {
+        Box::pin(providers::chatgpt_usage(call))
+    }),
+    job("teleport_probe", r#"{}"#, |call| {
+        Box::pin(providers::teleport_probe(call))
+    }),
+    job(
+        "teleport_request",
+        r#"{"teleport_id":null,"runtime":null,"active_turn":false}"#,
+        |call| Box::pin(providers::teleport_request(call)),
+    ),
+    decline(
+        "teleport_failed",
+        "Teleport is not supported by this listener",
+    ),
+    channel("channels_list", r#"{"channels":[]}"#),
+    channel("channel_accounts_list", r#"{"accounts":[]}"#),
+    channel("channel_pairings_list", r#"{"pending":[]}"#),
+    channel("channel_routes_list", r#"{"routes":[]}"#),
+    channel("channel_targets_list", r#"{"targets":[]}"#),
+    channel("channel_get_config", r#"{"config":null}"#),
+    channel("channel_account_delete", r#"{"deleted":false}"#),
+    channel("channel_set_config", r#"{"config":null}"#),
+    channel("channel_start", r#"{"channel":null}"#),
+    channel("channel_stop", r#"{"channel":null}"#),
+    channel("channel_pairing_bind", r#"{"route":null}"#),
+    channel("channel_target_bind", r#"{"route":null}"#),
+    channel("channel_route_update", r#"{"route":null}"#),
+    channel("channel_route_remove", r#"{"found":false}"#),
+    channel("channel_account_create", r#"{"account":null}"#),
+    channel("channel_account_update", r#"{"account":null}"#),
+    channel("channel_account_bind", r#"{"account":null}"#),
+    channel("channel_account_unbind", r#"{"account":null}"#),
+    channel("channel_account_start", r#"{"account":null}"#),
+    channel("channel_account_stop", r#"{"account":null}"#),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::catalog;
+
+    /// Commands that the listener or a conversation carries out.
+    const ELSEWHERE: [&str; 13] = [
+        "input",
+        "change_device_state",
+        "abort_message",
+        "sync",
+        "runtime_start",
+        "app_server_info",
+        "resume_queue",
+        "remove_queue_item",
+        "runtime_external_tools_update",
+        "external_tool_call_response",
+        "launch_subagent",
+        "monitor_stop",
+        "execute_command",
+    ];
+
+    #[test]
+    fn every_command_of_the_protocol_has_a_row_or_is_carried_out_elsewhere() {
+        for command in catalog::COMMANDS {
+            let rows = ROUTES.iter().filter(|route| route.name == command.name);
+            let elsewhere = ELSEWHERE.contains(&command.name);
+            let expected = usize::from(!elsewhere);
+            assert_eq!(rows.count(), expected, "{}", command.name);
+        }
+        for route in ROUTES {
+            assert!(catalog::find(route.name).is_some(), "{}", route.name);
+        }
+    }
+
+    #[test]
+    fn the_empty_fields_of_every_row_are_an_object() {
+        for route in ROUTES {
+            let parsed: Result<Map<String, Value>, _> = serde_json::from_str(route.empty);
+            assert!(parsed.is_ok(), "{}", route.name);
+        }
+    }
+}

@@ -17,6 +17,9 @@ use super::call::Failure;
 /// Clients give up on a command after ten seconds (06 §1.2).
 pub(super) const PATIENCE: Duration = Duration::from_secs(9);
 
+/// How long of that a command may wait for its turn.
+const TURN: Duration = Duration::from_secs(3);
+
 /// Which work waits for which.
 #[derive(Debug)]
 pub(super) struct Lanes {
@@ -26,6 +29,8 @@ pub(super) struct Lanes {
     walks: Arc<Semaphore>,
     /// Answers of many megabytes: one at a time, until a socket has it.
     large: Arc<Semaphore>,
+    /// Programs that a command waits for.
+    children: Arc<Semaphore>,
 }
 
 impl Default for Lanes {
@@ -35,6 +40,7 @@ impl Default for Lanes {
             quick: lane(6),
             walks: lane(2),
             large: lane(1),
+            children: lane(4),
         }
     }
 }
@@ -66,15 +72,24 @@ impl Shared {
 
     /// The right to make one answer of many megabytes.
     pub(super) async fn large(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        let permit = Arc::clone(&self.lanes.large).acquire_owned();
-        match timeout(PATIENCE, permit).await {
-            // The lanes are never closed.
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(Failure::new(
-                "Another large file is still being sent. Try again when it has arrived.",
-            )),
-        }
+        place(&self.lanes.large).await.ok_or_else(|| {
+            Failure::new("Another large file is still being sent. Try again when it has arrived.")
+        })
     }
+
+    /// The right to run one program.
+    pub(super) async fn child(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        place(&self.lanes.children).await.ok_or_else(|| {
+            Failure::new("Too many commands are running already. Try again in a moment.")
+        })
+    }
+}
+
+/// A place in a lane, if one is free soon.
+async fn place(lane: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let place = Arc::clone(lane).acquire_owned();
+    // The lanes are never closed.
+    timeout(TURN, place).await.ok()?.ok()
 }
 
 async fn within<T: Send + 'static>(

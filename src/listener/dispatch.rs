@@ -17,9 +17,9 @@ use crate::telemetry::session_log::{Direction, Label};
 
 /// What this build can do everywhere.
 pub(super) const CAPABILITIES: Capabilities = Capabilities {
-    agent_management: false,
-    conversation_management: false,
-    memory_management: false,
+    agent_management: true,
+    conversation_management: true,
+    memory_management: true,
     runtime_start: true,
     launch_subagent: false,
     runtime_workspace_sandbox: false,
@@ -98,6 +98,10 @@ impl Listener {
         self.runtimes.tell(scope, subscribers, message);
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one frame, taken apart once"
+    )]
     fn on_command(
         &mut self,
         from: &ConnectionId,
@@ -114,6 +118,9 @@ impl Listener {
             Command::RuntimeStart(start) => {
                 return self.on_runtime_start(from, request_id, *start);
             }
+            Command::MonitorStop { process_id } => {
+                return self.on_monitor_stop(from, scope, runtime, request_id, &process_id);
+            }
             Command::ExternalToolsUpdate(updates) => {
                 return self.on_external_tools(from, request_id, updates);
             }
@@ -124,9 +131,6 @@ impl Listener {
             } => {
                 let controllers = &self.services.controllers;
                 return controllers.answer(from, &call_id, result, error);
-            }
-            Command::MonitorStop { process_id } => {
-                return self.on_monitor_stop(from, scope, runtime, request_id, &process_id);
             }
             Command::Device { kind, body } => {
                 return self.device.tell(device::Message::Command(device::Request {
@@ -167,36 +171,12 @@ impl Listener {
         self.tell(&scope, Message::Request(Box::new(request)));
     }
 
-    /// `runtime_external_tools_update`: neither creates a conversation nor
-    /// subscribes to one.
-    fn on_external_tools(
-        &mut self,
-        from: &ConnectionId,
-        request_id: Option<String>,
-        updates: Vec<ExternalToolsUpdate>,
-    ) {
-        let controllers = &self.services.controllers;
-        let registered = updates.into_iter().try_for_each(|update| {
-            let mut runtimes = update.runtimes.iter();
-            runtimes
-                .try_for_each(|runtime| controllers.register(from, runtime, update.groups.clone()))
-        });
-        let Some(id) = request_id else { return };
-        let more = match &registered {
-            Ok(()) => Value::Null,
-            Err(error) => json!({"error": error.to_string()}),
-        };
-        let kind = "runtime_external_tools_update_response";
-        let frame = reply::reply(kind, &id, registered.is_ok(), more);
-        self.router.reply(from, &frame);
-    }
-
     fn on_app_server_info(&mut self, from: &ConnectionId, request_id: Option<String>) {
         let Some(id) = request_id else { return };
         let processes = self.services.background.clone();
         let from = from.clone();
         self.jobs
-            .spawn(async move { Job::Reply(from, app_server_info(&id, &processes).await) });
+            .spawn(async move { Job::Reply(from, app_server_info(&processes, &id).await) });
     }
 
     /// `monitor_stop` (04 §6.6): the agent hears that the user stopped it.
@@ -225,6 +205,30 @@ impl Listener {
             more["error"] = error.into();
         }
         let frame = reply::reply("monitor_stop_response", &id, outcome.is_ok(), more);
+        self.router.reply(from, &frame);
+    }
+
+    /// `runtime_external_tools_update`: neither creates a conversation nor
+    /// subscribes to one.
+    fn on_external_tools(
+        &mut self,
+        from: &ConnectionId,
+        request_id: Option<String>,
+        updates: Vec<ExternalToolsUpdate>,
+    ) {
+        let controllers = &self.services.controllers;
+        let registered = updates.into_iter().try_for_each(|update| {
+            let mut runtimes = update.runtimes.iter();
+            runtimes
+                .try_for_each(|runtime| controllers.register(from, runtime, update.groups.clone()))
+        });
+        let Some(id) = request_id else { return };
+        let more = match &registered {
+            Ok(()) => Value::Null,
+            Err(error) => json!({"error": error.to_string()}),
+        };
+        let kind = "runtime_external_tools_update_response";
+        let frame = reply::reply(kind, &id, registered.is_ok(), more);
         self.router.reply(from, &frame);
     }
 
@@ -258,6 +262,7 @@ impl Listener {
             external_tools,
             mut adopt,
         } = resolved;
+        adopt.in_use = !self.router.subscribers(&scope).is_empty();
         if !self.router.knows(&from) {
             // It left meanwhile: nobody is there to be answered or subscribed.
             return self
@@ -272,7 +277,6 @@ impl Listener {
             let frame = reply::reply(kind, &request_id, false, Value::Object(refused));
             return self.router.reply(&from, &frame);
         }
-        adopt.in_use = !self.router.subscribers(&scope).is_empty();
         if self.router.subscribe(&from, &scope) {
             self.runtimes
                 .tell_live(&scope, Message::Subscribe(from.clone()));
@@ -291,8 +295,9 @@ impl Listener {
 }
 
 /// `app_server_info_response`, which the direct door also gives over HTTP (02 §12.2).
-/// What works depends on the machine: a sandbox needs a bubblewrap that runs.
-pub async fn app_server_info(request_id: &str, processes: &Processes) -> Value {
+///
+/// What works here depends on the machine: a sandbox needs a bubblewrap that runs.
+pub async fn app_server_info(processes: &Processes, request_id: &str) -> Value {
     let capabilities = Capabilities {
         runtime_workspace_sandbox: processes.sandbox().await.is_ok(),
         ..CAPABILITIES

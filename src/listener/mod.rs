@@ -42,6 +42,9 @@ pub struct Listener {
     log: SessionLog,
     jobs: JoinSet<Job>,
     draining: bool,
+    /// Frames wait until the records of an earlier process are with their
+    /// conversations: a `sync` must not take for stale what a record explains.
+    reading_records: bool,
 }
 
 /// What a command that had to wait brings back.
@@ -80,6 +83,7 @@ impl Listener {
             log,
             jobs: JoinSet::new(),
             draining: false,
+            reading_records: false,
         }
     }
 
@@ -100,7 +104,7 @@ impl Listener {
                     self.draining = true;
                     self.runtimes.tell_all(|| Message::Drain);
                 }
-                Some(event) = doors.recv() => self.on_door(event),
+                Some(event) = doors.recv(), if !self.reading_records => self.on_door(event),
                 Some(frame) = outbound.recv() => self.router.route(frame),
                 Some((to, work)) = injected.recv() => {
                     if !self.draining {
@@ -108,8 +112,10 @@ impl Listener {
                     }
                 }
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
-                    if let Ok(job) = done {
-                        self.on_job(job);
+                    match done {
+                        Ok(job) => self.on_job(job),
+                        // Whatever ended without a word, the doors do not stay shut.
+                        Err(_) => self.reading_records = false,
                     }
                 }
                 () = self.runtimes.tend() => {}
@@ -211,6 +217,7 @@ impl Listener {
     /// Records of interrupted turns are read off the runtime's threads.
     fn look_for_records(&mut self) {
         let records = self.records.clone();
+        self.reading_records = true;
         self.jobs.spawn(async move {
             let list = tokio::task::spawn_blocking(move || records.list()).await;
             Job::Records(list.unwrap_or_default())
@@ -222,6 +229,7 @@ impl Listener {
             Job::Adopt(resolved) => self.adopt(*resolved),
             Job::Reply(to, frame) => self.router.reply(&to, &frame),
             Job::Records(records) => {
+                self.reading_records = false;
                 for record in records {
                     let scope = Scope::new(Some(&record.agent_id), Some(&record.conversation_id));
                     let subscribers = self.router.subscribers(&scope);

@@ -2,8 +2,8 @@
 //!
 //! Whoever has something to say pushes it here; the task of each socket drains
 //! its lane. Invariants: `event_seq` counts every event of the connection once,
-//! in the order in which both lanes are drained, and goes on when sockets come
-//! and go; nothing waits while no socket is attached; a frame is never dropped
+//! in the order of the pushes as long as no socket is stalled, over both lanes
+//! and over sockets that come and go; nothing waits while no socket is attached; a frame is never dropped
 //! from a living socket except a status frame that a newer one replaces
 //! (01 §8.9, 02 §4.1, §4.4).
 
@@ -59,6 +59,8 @@ pub struct Outbox(Arc<Mutex<State>>);
 struct State {
     /// The last `event_seq` given out.
     seq: u64,
+    /// How many frames were pushed.
+    pushed: u64,
     /// How often sockets were attached.
     attachments: u64,
     attached: Option<Attached>,
@@ -182,11 +184,15 @@ impl Outbox {
 
     fn push(&self, lane: Lane, item: Item) {
         let mut state = self.state();
-        let Some(attached) = state.attached.as_mut().filter(|now| now.open()) else {
+        let State {
+            pushed, attached, ..
+        } = &mut *state;
+        let Some(attached) = attached.as_mut().filter(|now| now.open()) else {
             return;
         };
+        *pushed += 1;
         let queue = attached.queue(lane);
-        queue.push(item);
+        queue.push(item, *pushed);
         queue.ready.notify_one();
         attached.check(lane);
     }
@@ -210,6 +216,15 @@ impl Attached {
         match (lane, &mut self.stream) {
             (Lane::Stream, Some(stream)) => stream,
             _ => &mut self.control,
+        }
+    }
+
+    /// The queue of the other socket, if there are two.
+    fn other(&mut self, lane: Lane) -> Option<&mut Queue> {
+        match lane {
+            Lane::Control => self.stream.as_mut(),
+            Lane::Stream if self.stream.is_some() => Some(&mut self.control),
+            Lane::Stream => None,
         }
     }
 
@@ -252,12 +267,20 @@ impl Drain {
         if let Some(overflow) = attached.overflow {
             return Err(overflow);
         }
+        if let (Some(order), Some(other)) = (
+            attached.queue(self.lane).oldest(),
+            attached.other(self.lane),
+        ) {
+            other.number_older(order, seq);
+        }
         match attached.queue(self.lane).pop() {
             // A permit goes back to its sender here.
-            Some(Item::Reply(body) | Item::Paced { body, .. }) => Ok(Some(body)),
-            Some(Item::Event { scope, kind, body }) => {
-                *seq += 1;
-                let number = *seq;
+            Some((Item::Reply(body) | Item::Paced { body, .. }, _)) => Ok(Some(body)),
+            Some((Item::Event { scope, kind, body }, number)) => {
+                let number = number.unwrap_or_else(|| {
+                    *seq += 1;
+                    *seq
+                });
                 drop(state);
                 Ok(Some(envelope::wrap(&scope, kind, &body, number)))
             }

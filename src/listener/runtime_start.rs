@@ -8,6 +8,7 @@ use crate::conversation::mailbox::Adopt;
 use crate::protocol::command::{ExternalToolGroup, RuntimeStart};
 use crate::protocol::reply::runtime_start_nothing;
 use crate::protocol::{ConnectionId, PermissionMode, Scope};
+use crate::skills::Source;
 
 /// A scope with what its conversation must apply.
 pub(super) struct Resolved {
@@ -60,6 +61,12 @@ pub(super) async fn resolve(
                 in_use: false,
                 mode,
                 execution_settings: start.execution_settings,
+                skill_sources: start.skill_sources.map(|names| {
+                    names
+                        .iter()
+                        .filter_map(|name| Source::named(name))
+                        .collect()
+                }),
                 recover_approvals: start.recover_approvals && start.teleport_id.is_none(),
                 force_device_status: start.force_device_status,
                 wait_for_replay: start.wait_for_replay,

@@ -69,6 +69,8 @@ struct Inner {
     shells: Shells,
     slice: Option<String>,
     scratch: PathBuf,
+    /// Whether the scratch directory was made here and goes at the end.
+    own_scratch: bool,
     spill: bool,
     middle: bool,
     own_session: bool,
@@ -105,6 +107,7 @@ impl Processes {
             PathBuf::from,
         );
         let inner = Inner {
+            own_scratch: set("LETTA_SCRATCHPAD").is_none(),
             shells: Shells::from_environment(base.variables()),
             slice: set("LETTA_WORKLOAD_SYSTEMD_SLICE")
                 .map(|slice| slice.to_string_lossy().into_owned()),
@@ -390,6 +393,10 @@ impl Processes {
         // A process stuck in the kernel must not keep this one from ending.
         let _ = tokio::time::timeout(BURIAL, self.0.tracker.wait()).await;
         self.table().tasks.clear();
+        if self.0.own_scratch {
+            // Not there when nothing ran in the background.
+            let _ = tokio::fs::remove_dir_all(&self.0.scratch).await;
+        }
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {

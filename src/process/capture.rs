@@ -24,10 +24,7 @@ impl SpillPlace {
     /// The place for results of `tool` (lower case) run in `cwd`.
     pub fn new(letta_home: &Path, cwd: &Path, tool: &str) -> Self {
         Self {
-            directory: letta_home
-                .join("projects")
-                .join(project_name(cwd))
-                .join("agent-tools"),
+            directory: spill_directory(letta_home, cwd),
             tool: tool.to_owned(),
         }
     }
@@ -36,6 +33,14 @@ impl SpillPlace {
         let name = format!("{}-{}.txt", self.tool, Uuid::new_v4());
         OutputFile::new(self.directory.join(name))
     }
+}
+
+/// The directory of whole results for work in `cwd` (04 §5.4).
+pub fn spill_directory(letta_home: &Path, cwd: &Path) -> PathBuf {
+    letta_home
+        .join("projects")
+        .join(project_name(cwd))
+        .join("agent-tools")
 }
 
 /// `/tmp/a b` → `tmp_a_b`.
@@ -53,6 +58,8 @@ fn project_name(cwd: &Path) -> String {
         }
         in_space = space;
     }
+    // A file name holds 255 bytes; deep directories share a cut name.
+    name.truncate(name.floor_char_boundary(255));
     name
 }
 

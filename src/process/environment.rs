@@ -16,8 +16,15 @@ use crate::protocol::Scope;
 /// Variables that tell a child what it is: by name, with their values.
 pub type Variables = BTreeMap<OsString, OsString>;
 
-/// Addressed to the listener alone (01 §3).
-const HIDDEN: [&str; 2] = ["LETTA_LISTENER_INSTANCE_ID", "LETTA_LISTENER_DEVICE_ID"];
+/// Addressed to the listener alone (01 §3), the service manager's among them: a
+/// child that answers in our name would end or keep the service wrongly.
+const HIDDEN: [&str; 5] = [
+    "LETTA_LISTENER_INSTANCE_ID",
+    "LETTA_LISTENER_DEVICE_ID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
 
 /// Where the listener's key can be read.
 const CREDENTIALS: [&str; 3] = [

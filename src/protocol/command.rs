@@ -92,6 +92,8 @@ pub struct RuntimeStart {
     pub force_device_status: bool,
     /// Replay before the response instead of after it. Default false.
     pub wait_for_replay: bool,
+    /// Where skills come from, names already checked; `None` is everywhere.
+    pub skill_sources: Option<Vec<String>>,
     /// Expect a teleport; declined.
     pub teleport_id: Option<String>,
     /// This connection's tools for the scope; `None` removes them.

@@ -50,11 +50,12 @@ pub enum Event<'a> {
     ToolExecutionStarted(&'a ToolExecutionStarted<'a>),
     /// Lifecycle (00 §2): with `client_tool_end`.
     ToolExecutionFinished(&'a ToolExecutionFinished<'a>),
-    /// An agent tool committed files of its memory (07 §4.6).
+    /// Memory of the agent changed: on the server (06 §6.6), or by one of its
+    /// tools (07 §4.6).
     MemoryUpdated {
-        /// Their paths below the memory directory.
-        affected_paths: &'a [String],
-        /// Milliseconds since the epoch.
+        /// Paths, or `*` for any.
+        affected_paths: &'a [&'a str],
+        /// Unix milliseconds.
         timestamp: i64,
     },
     /// An agent tool wrote a file (02 §6.8).
@@ -264,7 +265,7 @@ pub struct DeviceStatus<'a> {
     /// Approvals that wait for a human.
     pub pending_control_requests: &'a [PendingControlRequest<'a>],
     /// Feature switches.
-    pub experiments: &'a RawValue,
+    pub experiments: &'a [Value],
     /// The agent's memory root.
     pub memory_directory: Option<&'a str>,
     /// Grows with every change of a working directory.

@@ -126,6 +126,11 @@ impl Skills {
         })
     }
 
+    /// The `SKILL.md` of a skill that is part of this program.
+    pub fn bundled(&self, id: &str) -> PathBuf {
+        bundled::root(&self.0.home).join(id).join("SKILL.md")
+    }
+
     /// What the model reads of a skill: its text and the files beside it (07 §2.6).
     ///
     /// # Errors

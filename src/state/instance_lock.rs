@@ -32,7 +32,7 @@ pub struct InstanceScope<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceLockError {
     /// The same server runs already. Exit 69.
-    #[error("already running as process {pid}. Lock: {}", path.display())]
+    #[error("already running as pid {pid}. Lock: {}", path.display())]
     AlreadyRunning {
         /// The holder.
         pid: i64,

@@ -5,6 +5,7 @@
 //! we do not understand is kept; what does not parse is set aside, never lost.
 //! A lock never depends on a process id alone.
 
+mod agent_flags;
 pub mod atomic;
 pub mod directory_lock;
 pub mod home;
@@ -13,6 +14,7 @@ pub mod interrupted;
 pub mod json_file;
 mod link_lock;
 pub mod os_lock;
+pub mod pid_file;
 pub(crate) mod process_age;
 pub mod process_identity;
 pub mod remote_settings;

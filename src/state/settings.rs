@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Map, Value, json};
 
 use super::Home;
+use super::agent_flags;
 use super::atomic::Access;
 use super::home::create_private_dir;
 use super::json_file::{self, Found, JsonFileError};
@@ -100,6 +101,11 @@ impl UserSettings {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<Value> {
         self.0.state().current.get(key).cloned()
+    }
+
+    /// Everything that is known.
+    pub fn all(&self) -> Map<String, Value> {
+        self.0.state().current.clone()
     }
 
     /// Changes keys. `change` sees the file as it is now.
@@ -237,6 +243,35 @@ impl UserSettings {
         self.update(|settings| toolset_preference::set(settings, scope, server, toolset))
     }
 
+    /// Whether the agent's memory is a repository on the memory server `server`.
+    pub fn memfs(&self, agent_id: &str, server: &str) -> Option<bool> {
+        agent_flags::get(&self.0.state().current, agent_id, server, "memfs")
+    }
+
+    /// Stores it.
+    ///
+    /// # Errors
+    /// As [`UserSettings::update`].
+    pub fn set_memfs(
+        &self,
+        agent_id: &str,
+        server: &str,
+        enabled: bool,
+    ) -> Result<(), JsonFileError> {
+        if self.memfs(agent_id, server) == Some(enabled) {
+            return Ok(());
+        }
+        self.update(|settings| agent_flags::set(settings, agent_id, server, "memfs", enabled))
+    }
+
+    /// Marks an agent of a server as one that clients show first.
+    ///
+    /// # Errors
+    /// As [`UserSettings::update`].
+    pub fn pin_agent(&self, agent_id: &str, server: &str) -> Result<(), JsonFileError> {
+        self.update(|settings| agent_flags::set(settings, agent_id, server, "pinned", true))
+    }
+
     /// Waits until no other process refreshes the login: refresh tokens rotate,
     /// so two refreshes at once would end the login. Call
     /// [`UserSettings::reload`] then, since the other one may have done the
@@ -291,24 +326,45 @@ impl LocalSettings {
         }
     }
 
+    /// Everything in the file; nothing when it cannot be read. Blocking.
+    pub fn all(&self) -> Map<String, Value> {
+        match json_file::read(&self.0) {
+            Ok(Found::Object(found)) => found,
+            _ => Map::new(),
+        }
+    }
+
     /// Saves the name; every other key stays. Blocking.
     ///
     /// # Errors
     /// When the file cannot be read or written; the name holds for this run.
     pub fn set_listener_env_name(&self, name: &str) -> Result<(), JsonFileError> {
-        let mut settings = match json_file::read(&self.0)? {
-            Found::Missing => Map::new(),
-            Found::Object(found) => found,
-            Found::Corrupt(_) => {
-                json_file::set_aside(&self.0)?;
-                Map::new()
-            }
+        self.update(|settings| {
+            settings.insert("listenerEnvName".into(), json!(name));
+        })
+    }
+
+    /// Changes keys; every other one stays. Blocking.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn update(
+        &self,
+        change: impl FnOnce(&mut Map<String, Value>),
+    ) -> Result<(), JsonFileError> {
+        let (before, corrupt) = match json_file::read(&self.0)? {
+            Found::Missing => (Map::new(), false),
+            Found::Object(found) => (found, false),
+            Found::Corrupt(_) => (Map::new(), true),
         };
-        let name = json!(name);
-        if settings.get("listenerEnvName") == Some(&name) {
+        let mut settings = before.clone();
+        change(&mut settings);
+        if settings == before {
             return Ok(());
         }
-        settings.insert("listenerEnvName".into(), name);
+        if corrupt {
+            json_file::set_aside(&self.0)?;
+        }
         json_file::write(&self.0, &settings, Access::Inherited)
     }
 }

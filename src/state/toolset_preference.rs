@@ -33,23 +33,7 @@ pub(super) fn set(settings: &mut Map<String, Value>, scope: &Scope, server: &str
     if toolset == "auto" && get(settings, scope, server).is_none() {
         return;
     }
-    let agents = settings.entry("agents").or_insert_with(|| json!([]));
-    if !agents.is_array() {
-        *agents = json!([]);
-    }
-    let Some(agents) = agents.as_array_mut() else {
-        return;
-    };
-    let known = agents.iter().position(|entry| is_entry(entry, agent, &key));
-    let at = known.unwrap_or_else(|| {
-        let mut entry = json!({"agentId": agent});
-        if let Some(key) = &key {
-            entry["baseUrl"] = json!(key);
-        }
-        agents.push(entry);
-        agents.len() - 1
-    });
-    let Some(entry) = agents.get_mut(at).and_then(Value::as_object_mut) else {
+    let Some(entry) = entry_mut(settings, agent, key) else {
         return;
     };
     if scope.is_default() {
@@ -71,6 +55,29 @@ pub(super) fn set(settings: &mut Map<String, Value>, scope: &Scope, server: &str
     }
 }
 
+/// The entry of an agent on a server, made when it is missing.
+pub(super) fn entry_mut<'a>(
+    settings: &'a mut Map<String, Value>,
+    agent: &str,
+    key: Option<String>,
+) -> Option<&'a mut Map<String, Value>> {
+    let agents = settings.entry("agents").or_insert_with(|| json!([]));
+    if !agents.is_array() {
+        *agents = json!([]);
+    }
+    let agents = agents.as_array_mut()?;
+    let known = agents.iter().position(|entry| is_entry(entry, agent, &key));
+    let at = known.unwrap_or_else(|| {
+        let mut entry = json!({"agentId": agent});
+        if let Some(key) = &key {
+            entry["baseUrl"] = json!(key);
+        }
+        agents.push(entry);
+        agents.len() - 1
+    });
+    agents.get_mut(at)?.as_object_mut()
+}
+
 fn agent_of(scope: &Scope) -> &str {
     match &scope.agent_id {
         Some(agent) => agent,
@@ -79,13 +86,13 @@ fn agent_of(scope: &Scope) -> &str {
     }
 }
 
-fn is_entry(entry: &Value, agent: &str, server: &Option<String>) -> bool {
+pub(super) fn is_entry(entry: &Value, agent: &str, server: &Option<String>) -> bool {
     entry.get("agentId").and_then(Value::as_str) == Some(agent)
         && entry.get("baseUrl").and_then(Value::as_str) == server.as_deref()
 }
 
 /// How a server is named in settings: host and port, nothing for Letta Cloud.
-fn server_key(server: &str) -> Option<String> {
+pub(super) fn server_key(server: &str) -> Option<String> {
     let name = match reqwest::Url::parse(server) {
         Ok(url) => match (url.host_str(), url.port()) {
             (Some(host), Some(port)) => format!("{host}:{port}"),

@@ -51,6 +51,7 @@ const HARMLESS_KEYS: &[&str] = &[
     "target",
     "provider_name",
     "auth_method",
+    "terminal_id",
 ];
 
 /// The secrets of this process. Cheap to clone; clones share their values.
@@ -297,6 +298,8 @@ fn mask_in_json(json: &str, cut: bool) -> Cow<'_, str> {
 
 fn deals_in_secrets(kind: &str) -> bool {
     kind.starts_with("secret_")
+        // People type passwords.
+        || kind == "terminal_input"
         || ["provider", "credential", "oauth"]
             .iter()
             .any(|word| kind.contains(word))
@@ -447,6 +450,10 @@ mod tests {
                 r#"{"type":"secret_apply","request_id":"r1","agent_id":"a","set":{"type":"v1","K":"v\"2"},"unset":["Z"]}"#
             ),
             r#"{"type":"secret_apply","request_id":"r1","agent_id":"a","set":{"type":"***","K":"***"},"unset":["***"]}"#
+        );
+        assert_eq!(
+            frame(r#"{"type":"terminal_input","terminal_id":"t","data":"hush"}"#),
+            r#"{"type":"terminal_input","terminal_id":"t","data":"***"}"#
         );
         assert_eq!(
             frame(r#"{"request_id":"r","type":"connect_provider","fields":{"k":"v"}}"#),

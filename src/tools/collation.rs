@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 /// Compares two names: without regard to case first, lower case before upper
 /// on a tie.
 pub fn by_name(left: &str, right: &str) -> Ordering {
-    let keys = |text: &'_ str| -> Vec<(u8, char)> {
+    let keys = |text: &'_ str| -> Vec<(usize, char)> {
         text.chars()
             .flat_map(char::to_lowercase)
             .map(|character| (class(character), character))
@@ -18,13 +18,16 @@ pub fn by_name(left: &str, right: &str) -> Ordering {
         .then_with(|| left.cmp(right))
 }
 
-fn class(character: char) -> u8 {
+/// Punctuation in the order of Unicode's collation; what is not here comes after it.
+const PUNCTUATION: &str = "_-,;:!?.'\"()[]{}@*/\\&#%`^+<=>|~$";
+
+fn class(character: char) -> usize {
     if character.is_alphabetic() {
-        2
+        PUNCTUATION.len() + 2
     } else if character.is_numeric() {
-        1
+        PUNCTUATION.len() + 1
     } else {
-        0
+        PUNCTUATION.find(character).unwrap_or(PUNCTUATION.len())
     }
 }
 
@@ -45,7 +48,7 @@ mod tests {
         assert_eq!(
             names,
             [
-                "-y", ".git", "_x", "9", "a", "A", "a10", "Ab", "b", "B", "z", "é"
+                "_x", "-y", ".git", "9", "a", "A", "a10", "Ab", "b", "B", "z", "é"
             ]
         );
     }

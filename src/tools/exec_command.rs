@@ -100,10 +100,10 @@ async fn execute(call: &ToolCall, context: &ToolContext) -> ToolOutcome {
         out.discard().await;
         return ToolOutcome::interrupted();
     };
-    if context.processes.find(&context.scope, task.id()).is_some() {
-        if let Err(failure) = shell_run::to_background(context, &task, Keep::Unread, None).await {
-            outcome = ToolOutcome::error(failure);
-        }
+    if context.processes.find(&context.scope, task.id()).is_some()
+        && let Err(failure) = shell_run::to_background(context, &task, Keep::Unread, None).await
+    {
+        outcome = ToolOutcome::error(failure);
     }
     outcome
 }

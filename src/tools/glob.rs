@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::args::{Args, DRAFT_07, schema};
 use super::grep::{notices, tree};
 use super::offload::{self, Failure, Worked};
-use super::overflow::{Place, Truncation};
+use super::overflow::Overflow;
 use super::search::{Budget, SearchError, Stop, TOOL_TIME, Tree, list};
 use super::text::plural;
 use super::tool::{Lane, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
@@ -36,17 +36,8 @@ static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// The tool.
-#[derive(Debug)]
-pub struct Glob {
-    truncation: Truncation,
-}
-
-impl Glob {
-    /// A Glob that cuts its output as `truncation` says.
-    pub fn new(truncation: Truncation) -> Self {
-        Self { truncation }
-    }
-}
+#[derive(Debug, Default)]
+pub struct Glob;
 
 impl Tool for Glob {
     fn name(&self) -> &'static str {
@@ -71,14 +62,9 @@ impl Tool for Glob {
                 Ok(tree) => tree,
                 Err(failure) => return offload::settle(Err(failure)),
             };
-            let place = Place {
-                letta_home: context.letta_home.clone(),
-                cwd: context.cwd.get(),
-                tool: "Glob",
-            };
-            let (truncation, budget) =
-                (self.truncation, Budget::new(call.cancel.clone(), TOOL_TIME));
-            offload::look(call, move || search(&tree, &budget, truncation, &place)).await
+            let overflow = Overflow::of(context, "Glob");
+            let budget = Budget::new(call.cancel.clone(), TOOL_TIME);
+            offload::look(call, move || search(&tree, &budget, &overflow)).await
         })
     }
 }
@@ -97,7 +83,7 @@ fn request(call: &ToolCall, context: &ToolContext) -> Result<Tree, Failure> {
     Ok(tree)
 }
 
-fn search(tree: &Tree, budget: &Budget, truncation: Truncation, place: &Place) -> Worked {
+fn search(tree: &Tree, budget: &Budget, overflow: &Overflow) -> Worked {
     let listed = list(tree, budget).map_err(|error| {
         Failure::new(match error {
             SearchError::Stopped(Stop::Cancelled) => offload::INTERRUPTED.to_owned(),
@@ -119,7 +105,7 @@ fn search(tree: &Tree, budget: &Budget, truncation: Truncation, place: &Place) -
         "Found {} file{}\n{}",
         listed.total,
         plural(listed.total),
-        truncation.cut_lines(&paths, MAX_FILES, "files", place)
+        overflow.cut_lines(&paths, MAX_FILES, "files")
     );
     if paths.len() < listed.total {
         out.push_str(&format!(
@@ -137,7 +123,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn tool() -> Glob {
-        Glob::new(Truncation::default())
+        Glob
     }
 
     #[tokio::test]

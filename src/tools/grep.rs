@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::{Args, DRAFT_07, schema};
 use super::offload::{self, Failure, Worked};
-use super::overflow::{Place, Truncation};
+use super::overflow::Overflow;
 use super::paths;
 use super::search::{
     Budget, Found, GlobRule, Line, Pattern, Query, SearchError, Stop, TOOL_TIME, Tree, Troubles,
@@ -62,17 +62,8 @@ static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// The tool.
-#[derive(Debug)]
-pub struct Grep {
-    truncation: Truncation,
-}
-
-impl Grep {
-    /// A Grep that cuts its output as `truncation` says.
-    pub fn new(truncation: Truncation) -> Self {
-        Self { truncation }
-    }
-}
+#[derive(Debug, Default)]
+pub struct Grep;
 
 impl Tool for Grep {
     fn name(&self) -> &'static str {
@@ -97,9 +88,8 @@ impl Tool for Grep {
                 Ok(request) => request,
                 Err(failure) => return offload::settle(Err(failure)),
             };
-            let (truncation, budget) =
-                (self.truncation, Budget::new(call.cancel.clone(), TOOL_TIME));
-            offload::look(call, move || request.search(&budget, truncation)).await
+            let budget = Budget::new(call.cancel.clone(), TOOL_TIME);
+            offload::look(call, move || request.search(&budget)).await
         })
     }
 }
@@ -119,7 +109,7 @@ struct Request {
     after: usize,
     numbers: bool,
     page: Page,
-    place: Place,
+    overflow: Overflow,
 }
 
 /// Which lines or entries of a result are returned.
@@ -177,15 +167,11 @@ impl Request {
                     limit => limit,
                 },
             },
-            place: Place {
-                letta_home: context.letta_home.clone(),
-                cwd: context.cwd.get(),
-                tool: "Grep",
-            },
+            overflow: Overflow::of(context, "Grep"),
         })
     }
 
-    fn search(self, budget: &Budget, truncation: Truncation) -> Worked {
+    fn search(self, budget: &Budget) -> Worked {
         let max = self.page.end();
         let wanted = match self.mode {
             Mode::Files => Wanted::Files { max },
@@ -200,13 +186,14 @@ impl Request {
         let query = Query::new(&self.pattern).map_err(failed)?;
         let found = grep(&self.tree, &query, wanted, budget).map_err(failed)?;
         let notices = notices(&found.troubles, found.stopped);
+        let overflow = self.overflow.clone();
         let output = match self.mode {
             Mode::Files => self.files(found),
             Mode::Count => self.counts(found),
             Mode::Content => self.content(found),
         };
-        let cut = truncation.cut(output, MAX_CHARS, Some(&self.place));
-        Ok(ToolOutcome::text(cut.text + &notices))
+        let shown = overflow.cut(output, MAX_CHARS);
+        Ok(ToolOutcome::text(shown.text + &notices))
     }
 
     fn files(&self, found: Found) -> String {
@@ -302,6 +289,7 @@ pub(crate) fn tree(
         .filter(|glob| !glob.trim().is_empty());
     let glob = glob.map(|pattern| GlobRule::new(pattern, &anchors));
     let mut tree = Tree::new(root);
+    tree.left_out = context.closed.to_vec();
     tree.glob = glob;
     tree.file_type = args
         .opt_string("type")?
@@ -351,7 +339,7 @@ mod tests {
     use std::fs;
 
     fn tool() -> Grep {
-        Grep::new(Truncation::default())
+        Grep
     }
 
     fn forest() -> Trial {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -13,8 +13,10 @@ use super::args::{Args, DRAFT_07, schema};
 use super::collation::by_name;
 use super::offload::{self, Failure, INTERRUPTED, Worked};
 use super::paths;
+use super::search::LeftOut;
 use super::text::{head, thousands};
 use super::tool::{Lane, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
+use crate::process::BaseEnvironment;
 
 /// Characters shown of one name.
 const NAME_CHARS: usize = 500;
@@ -69,17 +71,34 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    fn of(environment: &BaseEnvironment) -> Self {
+        let or = |name: &str, default: usize| {
+            let value = environment.get(&format!("LETTA_LIST_DIR_MAX_{name}"));
+            let value = value.and_then(|value| value.to_str()?.trim().parse().ok());
+            value.filter(|value| *value > 0).unwrap_or(default)
+        };
+        let default = Self::default();
+        Self {
+            limit: or("LIMIT", default.limit),
+            depth: or("DEPTH", default.depth),
+            offset: or("OFFSET", default.offset),
+            collected: or("COLLECTED_ENTRIES", default.collected),
+            children: or("CHILDREN_PER_DIR", default.children),
+        }
+    }
+}
+
 /// The tool.
 #[derive(Debug)]
 pub struct ListDir {
     name: &'static str,
-    limits: Limits,
 }
 
 impl ListDir {
     /// The tool under one of its two names.
-    pub fn new(name: &'static str, limits: Limits) -> Self {
-        Self { name, limits }
+    pub fn new(name: &'static str) -> Self {
+        Self { name }
     }
 }
 
@@ -120,11 +139,13 @@ struct Request {
     /// `limit` and `depth` as they were asked for.
     asked: (usize, usize),
     limits: Limits,
+    closed: Arc<[PathBuf]>,
 }
 
 impl Request {
     fn new(tool: &ListDir, call: &ToolCall, context: &ToolContext) -> Result<Self, Failure> {
         let args = Args::new(tool.name, &call.args);
+        let limits = Limits::of(context.processes.base());
         let positive = |name, default, refusal: &str| match args.opt_count(name)? {
             Some(0) => Err(Failure::new(refusal)),
             given => Ok(given.unwrap_or(default)),
@@ -133,26 +154,35 @@ impl Request {
         let offset = positive("offset", 1, "offset must be a positive integer (1-indexed)")?;
         let limit = positive("limit", 25, "limit must be a positive integer")?;
         let depth = positive("depth", 2, "depth must be a positive integer")?;
-        if offset > tool.limits.offset {
+        if offset > limits.offset {
             return Err(Failure::new(format!(
                 "offset must be less than or equal to {}",
-                thousands(tool.limits.offset)
+                thousands(limits.offset)
             )));
         }
         Ok(Self {
             path,
             offset,
-            limit: limit.min(tool.limits.limit),
-            depth: depth.min(tool.limits.depth),
+            limit: limit.min(limits.limit),
+            depth: depth.min(limits.depth),
             asked: (limit, depth),
-            limits: tool.limits,
+            limits,
+            closed: context.closed.clone(),
         })
     }
 
     fn list(&self, cancel: &CancellationToken) -> Worked {
         let mut out = format!("Absolute path: {}", self.path.display());
         let wanted = (self.offset + self.limit).min(self.limits.collected);
-        let collected = collect(&self.path, self.depth, wanted, self.limits.children, cancel)?;
+        let left_out = LeftOut::new(&self.closed);
+        let collected = collect(
+            &self.path,
+            self.depth,
+            wanted,
+            self.limits.children,
+            &left_out,
+            cancel,
+        )?;
         let all = collected.entries.len();
         if all > 0 {
             let start = self.offset - 1;
@@ -208,6 +238,7 @@ fn collect(
     depth: usize,
     wanted: usize,
     children: usize,
+    left_out: &LeftOut,
     cancel: &CancellationToken,
 ) -> Result<Collected, Failure> {
     let mut collected = Collected {
@@ -219,7 +250,7 @@ fn collect(
         if cancel.is_cancelled() {
             return Err(Failure::new(INTERRUPTED));
         }
-        let (names, total) = match read(&directory, cancel) {
+        let (names, total) = match read(&directory, left_out, cancel) {
             Ok(read) => read,
             Err(failure) if above.is_empty() => return Err(failure),
             // One locked directory below does not hide the others.
@@ -274,7 +305,11 @@ type Named = (String, &'static str);
 
 /// The entries of one directory: names with the marks of their kinds, sorted,
 /// and how many there are in all.
-fn read(directory: &Path, cancel: &CancellationToken) -> Result<(Vec<Named>, usize), Failure> {
+fn read(
+    directory: &Path,
+    left_out: &LeftOut,
+    cancel: &CancellationToken,
+) -> Result<(Vec<Named>, usize), Failure> {
     let failed = |error| Failure::new(format!("failed to read directory: {error}"));
     let mut names = Vec::new();
     let mut total = 0;
@@ -283,6 +318,9 @@ fn read(directory: &Path, cancel: &CancellationToken) -> Result<(Vec<Named>, usi
             return Err(Failure::new(INTERRUPTED));
         }
         let entry = entry.map_err(failed)?;
+        if left_out.leads_to(&entry.path()) {
+            continue;
+        }
         total += 1;
         if total > MAX_READ {
             continue;
@@ -317,7 +355,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn tool() -> ListDir {
-        ListDir::new("list_dir", Limits::default())
+        ListDir::new("list_dir")
     }
 
     #[tokio::test]
@@ -408,8 +446,6 @@ mod tests {
         ] {
             assert_eq!(trial.err(&tool(), args).await, expected);
         }
-        trial
-            .survives_bad_arguments(&ListDir::new("ListDir", Limits::default()))
-            .await;
+        trial.survives_bad_arguments(&ListDir::new("ListDir")).await;
     }
 }

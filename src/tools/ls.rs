@@ -13,6 +13,7 @@ use super::args::{Args, DRAFT_07, schema};
 use super::collation::by_name;
 use super::offload::{self, Failure, INTERRUPTED, Worked};
 use super::paths;
+use super::search::LeftOut;
 use super::text::thousands;
 use super::tool::{Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome, ToolReturn};
 
@@ -63,8 +64,11 @@ impl Tool for Ls {
                 Ok(request) => request,
                 Err(failure) => return offload::settle(Err(failure)),
             };
-            let cancel = call.cancel.clone();
-            offload::look(call, move || list(&path, &ignore, &cancel)).await
+            let (cancel, closed) = (call.cancel.clone(), context.closed.clone());
+            offload::look(call, move || {
+                list(&path, &ignore, &LeftOut::new(&closed), &cancel)
+            })
+            .await
         })
     }
 }
@@ -86,7 +90,7 @@ fn request(call: &ToolCall, context: &ToolContext) -> Result<(PathBuf, GlobSet),
     Ok((path, ignore))
 }
 
-fn list(path: &Path, ignore: &GlobSet, cancel: &CancellationToken) -> Worked {
+fn list(path: &Path, ignore: &GlobSet, left_out: &LeftOut, cancel: &CancellationToken) -> Worked {
     let shown = path.display();
     let entries = fs::read_dir(path).map_err(|error| {
         Failure::new(match error.kind() {
@@ -104,7 +108,7 @@ fn list(path: &Path, ignore: &GlobSet, cancel: &CancellationToken) -> Worked {
         }
         let entry = entry.map_err(|error| Failure::new(format!("Cannot list {shown}: {error}")))?;
         let name = entry.file_name();
-        if ignore.is_match(&name) {
+        if ignore.is_match(&name) || left_out.leads_to(&entry.path()) {
             continue;
         }
         total += 1;

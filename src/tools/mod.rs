@@ -51,6 +51,8 @@ pub mod set_working_directory;
 pub mod shell_command;
 mod shell_run;
 pub mod skill;
+#[cfg(test)]
+mod table;
 pub mod task_list;
 pub mod task_stop;
 pub mod text;
@@ -100,17 +102,17 @@ pub fn plan_tools(remote: &RemoteSettings, plans: &Path) -> Vec<Arc<dyn Tool>> {
 
 /// The tools that read, write and search files, keep lists, load skills, and
 /// change memory and worktrees.
-pub fn file_tools(truncation: overflow::Truncation, skills: Skills) -> Vec<Arc<dyn Tool>> {
+pub fn file_tools(skills: Skills) -> Vec<Arc<dyn Tool>> {
     let images = image::Images::default();
     let tasks = task_list::TaskStore::default();
     let mut tools: Vec<Arc<dyn Tool>> = vec![
-        Arc::new(read::Read::new(truncation, images.clone())),
+        Arc::new(read::Read::new(images.clone())),
         Arc::new(write::Write),
         Arc::new(edit::Edit),
         Arc::new(multi_edit::MultiEdit),
         Arc::new(apply_patch::ApplyPatch),
-        Arc::new(grep::Grep::new(truncation)),
-        Arc::new(glob::Glob::new(truncation)),
+        Arc::new(grep::Grep),
+        Arc::new(glob::Glob),
         Arc::new(ls::Ls),
         Arc::new(view_image::ViewImage::new(images)),
         Arc::new(set_working_directory::SetWorkingDirectory),
@@ -126,8 +128,11 @@ pub fn file_tools(truncation: overflow::Truncation, skills: Skills) -> Vec<Arc<d
     for name in ["grep_files", "GrepFiles"] {
         tools.push(Arc::new(grep_files::GrepFiles::new(name)));
     }
+    for name in ["list_dir", "ListDir"] {
+        tools.push(Arc::new(list_dir::ListDir::new(name)));
+    }
     for name in ["read_file", "ReadFile"] {
-        tools.push(Arc::new(read_file::ReadFile::new(name, truncation)));
+        tools.push(Arc::new(read_file::ReadFile::new(name)));
     }
     for action in [
         task_list::TaskAction::Create,

@@ -10,7 +10,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::text::{count, head, tail, thousands};
+use super::text::{head, thousands};
+use super::tool::ToolContext;
+use crate::process::capture::{Cut, shorten, spill_directory};
+use crate::process::excerpt::Excerpt;
 
 /// An overflow file holds at most so many bytes, then a note.
 pub const FILE_MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -18,113 +21,87 @@ pub const FILE_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Overflow files older than this are removed at start.
 pub const FILE_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The first characters that a preview keeps.
-pub const PREVIEW_CHARS: usize = 2000;
-
 const DROPPED: &str = "\n[The rest was dropped: an overflow file holds at most 64 MiB.]\n";
 
-/// How long output is cut, from the environment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Truncation {
-    /// Write the whole text to a file; `LETTA_TOOL_OVERFLOW_TO_FILE=false` stops it.
-    pub to_file: bool,
-    /// Keep both ends instead of the start; `LETTA_TOOL_MIDDLE_TRUNCATE=false` stops it.
-    pub middle: bool,
-}
-
-impl Default for Truncation {
-    fn default() -> Self {
-        Self {
-            to_file: true,
-            middle: true,
-        }
-    }
-}
-
-/// Where the overflow files of one call go.
+/// How the output of one call is cut, and where the whole of it goes.
 #[derive(Clone, Debug)]
-pub struct Place {
-    /// `~/.letta`.
-    pub letta_home: PathBuf,
+pub struct Overflow {
     /// The conversation's working directory.
     pub cwd: PathBuf,
-    /// The tool's name.
-    pub tool: &'static str,
+    directory: PathBuf,
+    tool: &'static str,
+    /// Write the whole text to a file; `LETTA_TOOL_OVERFLOW_TO_FILE=false` stops it.
+    to_file: bool,
+    /// Keep both ends instead of the start; `LETTA_TOOL_MIDDLE_TRUNCATE=false` stops it.
+    middle: bool,
 }
 
 /// A text that may have been cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct Shown {
     /// What to show, with its notice if anything is missing.
     pub text: String,
     /// Whether anything is missing.
     pub truncated: bool,
-    /// Where the whole text is.
-    pub file: Option<PathBuf>,
 }
 
-impl Truncation {
-    /// Cuts `text` to `max` characters: both ends, or the start.
-    pub fn cut(self, text: String, max: usize, place: Option<&Place>) -> Cut {
-        self.shorten(text, max, place, false)
+impl Overflow {
+    /// For a call of `tool` in the conversation of `context`.
+    pub fn of(context: &ToolContext, tool: &'static str) -> Self {
+        let cwd = context.cwd.get();
+        Self {
+            directory: spill_directory(&context.letta_home, &cwd),
+            cwd,
+            tool,
+            to_file: context.processes.spills(),
+            middle: context.processes.cut(0, None).middle,
+        }
     }
 
-    /// Cuts `text` longer than `max` to a preview of [`PREVIEW_CHARS`], if the
-    /// whole of it could be written to a file; else like [`Truncation::cut`].
-    pub fn preview(self, text: String, max: usize, place: Option<&Place>) -> Cut {
-        self.shorten(text, max, place, true)
+    /// Cuts `text` to `max` characters, both ends or the start; the whole goes
+    /// to a file.
+    pub fn cut(&self, text: String, max: usize) -> Shown {
+        self.shorten(text, max, |text| self.write_file(text))
     }
 
-    fn shorten(self, text: String, max: usize, place: Option<&Place>, preview: bool) -> Cut {
+    /// The same without a file.
+    pub fn cut_only(&self, text: String, max: usize) -> Shown {
+        self.shorten(text, max, |_| None)
+    }
+
+    fn shorten(
+        &self,
+        text: String,
+        max: usize,
+        write: impl FnOnce(&str) -> Option<PathBuf>,
+    ) -> Shown {
         if !head(&text, max).1 {
-            return Cut {
+            return Shown {
                 text,
                 truncated: false,
-                file: None,
             };
         }
-        let total = count(&text);
-        let file = place.and_then(|place| self.write_file(&text, place));
-        let (mut out, shown) = if preview && file.is_some() {
-            let shown = PREVIEW_CHARS.min(max);
-            (head(&text, shown).0.to_owned(), shown)
-        } else if self.middle {
-            let half = max / 2;
-            let omitted = total - max;
-            let start = head(&text, half).0;
-            let end = tail(&text, half);
-            (
-                format!(
-                    "{start}\n... [{} characters omitted] ...\n{end}",
-                    thousands(omitted)
-                ),
-                max,
-            )
-        } else {
-            (head(&text, max).0.to_owned(), max)
+        let file = write(&text);
+        let mut excerpt = Excerpt::default();
+        excerpt.push(&text);
+        let cut = Cut {
+            max,
+            preview: None,
+            middle: self.middle,
         };
-        out.push_str(&format!(
-            "\n\n[Output truncated: showing {} of {} characters.]",
-            thousands(shown),
-            thousands(total)
-        ));
-        if let Some(file) = &file {
-            out.push_str(&format!("\n[Full output written to: {}]", file.display()));
-        }
-        Cut {
-            text: out,
+        Shown {
+            text: shorten(&excerpt, cut, file.as_deref()),
             truncated: true,
-            file,
         }
     }
 
     /// Cuts a list to `max` lines, the first and the last half, with a notice
     /// that counts `noun`s.
-    pub fn cut_lines(self, lines: &[String], max: usize, noun: &str, place: &Place) -> String {
+    pub fn cut_lines(&self, lines: &[String], max: usize, noun: &str) -> String {
         if lines.len() <= max {
             return lines.join("\n");
         }
-        let file = self.write_file(&lines.join("\n"), place);
+        let file = self.write_file(&lines.join("\n"));
         let (first, last) = if self.middle {
             (max / 2, max - max / 2)
         } else {
@@ -154,77 +131,49 @@ impl Truncation {
 
     /// Writes the whole text to a new overflow file. `None` when that is
     /// switched off or fails: output is then only cut.
-    pub fn write_file(self, text: &str, place: &Place) -> Option<PathBuf> {
+    pub fn write_file(&self, text: &str) -> Option<PathBuf> {
         if !self.to_file {
             return None;
         }
-        match write_new(text, place) {
+        match self.write_new(text) {
             Ok(path) => Some(path),
             Err(error) => {
-                tracing::warn!(%error, tool = place.tool, "could not write an overflow file");
+                tracing::warn!(%error, tool = self.tool, "could not write an overflow file");
                 None
             }
         }
     }
-}
 
-impl Place {
-    /// The directory of the overflow files of this working directory.
-    pub fn directory(&self) -> PathBuf {
-        let cwd = self.cwd.to_string_lossy();
-        let mut name = String::with_capacity(cwd.len());
-        let mut in_space = false;
-        for character in cwd.trim_start_matches('/').chars() {
-            let space = character.is_whitespace();
-            match character {
-                '/' | '\\' | ':' => name.push('_'),
-                _ if space && in_space => {}
-                _ if space => name.push('_'),
-                other => name.push(other),
+    fn write_new(&self, text: &str) -> io::Result<PathBuf> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)?;
+        let path = self.directory.join(format!(
+            "{}-{}.txt",
+            self.tool.to_lowercase(),
+            uuid::Uuid::new_v4()
+        ));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        let kept = text.floor_char_boundary(FILE_MAX_BYTES);
+        let written = file.write_all(&text.as_bytes()[..kept]).and_then(|()| {
+            if kept < text.len() {
+                file.write_all(DROPPED.as_bytes())
+            } else {
+                Ok(())
             }
-            in_space = space;
+        });
+        if let Err(error) = written {
+            // Half a file would pass for the whole output.
+            let _ = fs::remove_file(&path);
+            return Err(error);
         }
-        // A file name holds 255 bytes; deep directories share a cut name.
-        while name.len() > 255 {
-            name.pop();
-        }
-        self.letta_home
-            .join("projects")
-            .join(name)
-            .join("agent-tools")
+        Ok(path)
     }
-}
-
-fn write_new(text: &str, place: &Place) -> io::Result<PathBuf> {
-    let directory = place.directory();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)?;
-    let path = directory.join(format!(
-        "{}-{}.txt",
-        place.tool.to_lowercase(),
-        uuid::Uuid::new_v4()
-    ));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
-    let kept = text.floor_char_boundary(FILE_MAX_BYTES);
-    let written = file.write_all(&text.as_bytes()[..kept]).and_then(|()| {
-        if kept < text.len() {
-            file.write_all(DROPPED.as_bytes())
-        } else {
-            Ok(())
-        }
-    });
-    if let Err(error) = written {
-        // Half a file would pass for the whole output.
-        let _ = fs::remove_file(&path);
-        return Err(error);
-    }
-    Ok(path)
 }
 
 /// Removes overflow files last written more than `max_age` before `now`.
@@ -259,14 +208,18 @@ fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tools::text::count;
     use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn place(home: &Path) -> Place {
-        Place {
-            letta_home: home.to_path_buf(),
-            cwd: PathBuf::from("/tmp/a  b:c"),
+    fn overflow(home: &Path) -> Overflow {
+        let cwd = PathBuf::from("/tmp/a  b:c");
+        Overflow {
+            directory: spill_directory(home, &cwd),
+            cwd,
             tool: "Bash",
+            to_file: true,
+            middle: true,
         }
     }
 
@@ -274,18 +227,18 @@ mod tests {
     fn the_middle_goes_and_the_whole_is_in_a_private_file() {
         let home = tempfile::tempdir().unwrap();
         let text = "a".repeat(1500) + &"z".repeat(1500);
-        let cut = Truncation::default().cut(text.clone(), 1000, Some(&place(home.path())));
-        let file = cut.file.unwrap();
+        let cut = overflow(home.path()).cut(text.clone(), 1000);
+        let (shown, file) = cut.text.rsplit_once("written to: ").unwrap();
         assert_eq!(
-            cut.text,
+            shown,
             format!(
-                "{}\n... [2,000 characters omitted] ...\n{}\n\n[Output truncated: showing 1,000 of 3,000 characters.]\n[Full output written to: {}]",
+                "{}\n... [2,000 characters omitted] ...\n{}\n\n[Output truncated: showing 1,000 of 3,000 characters.]\n[Full output ",
                 "a".repeat(500),
                 "z".repeat(500),
-                file.display()
             )
         );
-        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        let file = Path::new(file.trim_end_matches(']'));
+        assert_eq!(fs::read_to_string(file).unwrap(), text);
         assert_eq!(
             file.parent().unwrap(),
             home.path().join("projects/tmp_a_b_c/agent-tools")
@@ -293,54 +246,44 @@ mod tests {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         assert!(name.starts_with("bash-") && name.ends_with(".txt") && name.len() == 45);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&file), 0o600);
+        assert_eq!(mode(file), 0o600);
         assert_eq!(mode(file.parent().unwrap()), 0o700);
     }
 
     #[test]
-    fn a_preview_needs_its_file() {
+    fn files_and_the_end_can_be_switched_off() {
         let home = tempfile::tempdir().unwrap();
-        let text = "x".repeat(40_000);
-        let with = Truncation::default().preview(text.clone(), 30_000, Some(&place(home.path())));
-        assert!(with.text.starts_with(&format!(
-            "{}\n\n[Output truncated: showing 2,000 of 40,000 characters.]\n[Full output",
-            "x".repeat(2000)
-        )));
-        let off = Truncation {
+        let off = Overflow {
             to_file: false,
             middle: false,
+            ..overflow(home.path())
         };
-        let without = off.preview(text, 30_000, Some(&place(home.path())));
         assert_eq!(
-            without.text,
+            off.cut("x".repeat(40_000), 30_000).text,
             "x".repeat(30_000) + "\n\n[Output truncated: showing 30,000 of 40,000 characters.]"
         );
-        assert_eq!(without.file, None);
+        assert_eq!(off.write_file("x"), None);
+        assert!(!home.path().join("projects").exists());
     }
 
     #[test]
     fn a_list_keeps_both_ends() {
         let home = tempfile::tempdir().unwrap();
         let lines: Vec<String> = (0..7).map(|n| n.to_string()).collect();
-        let text = Truncation::default().cut_lines(&lines, 4, "files", &place(home.path()));
+        let text = overflow(home.path()).cut_lines(&lines, 4, "files");
         assert!(
             text.starts_with("0\n1\n5\n6\n\n[Output truncated: showing 4 of 7 files.]\n[3 files omitted from middle.]\n[Full output written to: "),
             "{text}"
         );
         assert_eq!(
-            Truncation::default().cut_lines(&lines, 7, "files", &place(home.path())),
+            overflow(home.path()).cut_lines(&lines, 7, "files"),
             "0\n1\n2\n3\n4\n5\n6"
         );
     }
 
     #[test]
     fn an_unwritable_home_still_cuts() {
-        let cut = Truncation::default().cut(
-            "abcdef".to_owned(),
-            4,
-            Some(&place(Path::new("/proc/nowhere"))),
-        );
-        assert_eq!(cut.file, None);
+        let cut = overflow(Path::new("/proc/nowhere")).cut("abcdef".to_owned(), 4);
         assert_eq!(
             cut.text,
             "ab\n... [2 characters omitted] ...\nef\n\n[Output truncated: showing 4 of 6 characters.]"
@@ -351,9 +294,7 @@ mod tests {
     fn overflow_files_are_bounded() {
         let home = tempfile::tempdir().unwrap();
         let text = "é".repeat(FILE_MAX_BYTES / 2 + 10);
-        let path = Truncation::default()
-            .write_file(&text, &place(home.path()))
-            .unwrap();
+        let path = overflow(home.path()).write_file(&text).unwrap();
         let written = fs::read_to_string(path).unwrap();
         assert_eq!(written.len(), FILE_MAX_BYTES + DROPPED.len());
         assert!(written.ends_with(DROPPED));
@@ -362,9 +303,7 @@ mod tests {
     #[test]
     fn only_old_overflow_files_go() {
         let home = tempfile::tempdir().unwrap();
-        let old = Truncation::default()
-            .write_file("old", &place(home.path()))
-            .unwrap();
+        let old = overflow(home.path()).write_file("old").unwrap();
         let other = old.with_extension("log");
         fs::write(&other, "not ours").unwrap();
         let written = fs::metadata(&old).unwrap().modified().unwrap();
@@ -381,7 +320,7 @@ mod tests {
     proptest! {
         #[test]
         fn counts_add_up(text in "\\PC{0,300}", max in 0_usize..200, middle: bool) {
-            let cut = Truncation { to_file: false, middle }.cut(text.clone(), max, None);
+            let cut = Overflow { middle, ..overflow(Path::new("/nonexistent")) }.cut_only(text.clone(), max);
             let total = count(&text);
             prop_assert_eq!(cut.truncated, total > max);
             if total <= max {
@@ -392,7 +331,7 @@ mod tests {
                 if middle {
                     let gap = format!("\n... [{} characters omitted] ...\n", thousands(total - max));
                     let half = max / 2;
-                    prop_assert_eq!(body, format!("{}{gap}{}", head(&text, half).0, tail(&text, half)));
+                    prop_assert_eq!(body, format!("{}{gap}{}", head(&text, half).0, text.chars().skip(total - half).collect::<String>()));
                 } else {
                     prop_assert_eq!(body, head(&text, max).0);
                 }

@@ -9,7 +9,7 @@ use super::args::{ArgError, Args, DRAFT_07, schema};
 use super::disk;
 use super::image::{self, Images};
 use super::offload::{self, Failure, Worked};
-use super::overflow::{Place, Truncation};
+use super::overflow::Overflow;
 use super::paths;
 use super::text::{decode, head, looks_binary, thousands};
 use super::tool::{Lane, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
@@ -53,14 +53,13 @@ static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
 /// The tool.
 #[derive(Debug)]
 pub struct Read {
-    truncation: Truncation,
     images: Images,
 }
 
 impl Read {
-    /// A Read that cuts as `truncation` says and shares `images` with ViewImage.
-    pub fn new(truncation: Truncation, images: Images) -> Self {
-        Self { truncation, images }
+    /// A Read that shares `images` with ViewImage.
+    pub fn new(images: Images) -> Self {
+        Self { images }
     }
 }
 
@@ -90,11 +89,10 @@ impl Tool for Read {
             if image::is_image(&request.path) {
                 return self
                     .images
-                    .show(call, request.path, request.place.cwd)
+                    .show(call, request.path, request.overflow.cwd)
                     .await;
             }
-            let truncation = self.truncation;
-            offload::look(call, move || request.read(truncation)).await
+            offload::look(call, move || request.read()).await
         })
     }
 }
@@ -103,7 +101,7 @@ struct Request {
     path: PathBuf,
     offset: usize,
     limit: Option<usize>,
-    place: Place,
+    overflow: Overflow,
 }
 
 impl Request {
@@ -113,23 +111,19 @@ impl Request {
             path: paths::expanded(args.string("file_path")?, context),
             offset: args.opt_count("offset")?.unwrap_or(0),
             limit: args.opt_count("limit")?.filter(|limit| *limit > 0),
-            place: Place {
-                letta_home: context.letta_home.clone(),
-                cwd: context.cwd.get(),
-                tool: "Read",
-            },
+            overflow: Overflow::of(context, "Read"),
         })
     }
 
-    fn read(self, truncation: Truncation) -> Worked {
-        let text = read_text(&self.path, MAX_BYTES, &self.place.cwd)?;
+    fn read(self) -> Worked {
+        let text = read_text(&self.path, MAX_BYTES, &self.overflow.cwd)?;
         if text.trim().is_empty() {
             return Ok(ToolOutcome::text(format!(
                 "<system-reminder>\nThe file {} exists but has empty contents.\n</system-reminder>",
                 self.path.display()
             )));
         }
-        Ok(ToolOutcome::text(numbered(&text, &self, truncation)))
+        Ok(ToolOutcome::text(numbered(&text, &self)))
     }
 }
 
@@ -146,7 +140,7 @@ pub(crate) fn read_text(path: &Path, max: u64, cwd: &Path) -> Result<String, Fai
 }
 
 /// The lines asked for, with their numbers and with notices of what is missing.
-fn numbered(text: &str, request: &Request, truncation: Truncation) -> String {
+fn numbered(text: &str, request: &Request) -> String {
     // A trailing newline counts as one more, empty line.
     let total = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
     let first = request.offset.min(total);
@@ -166,7 +160,7 @@ fn numbered(text: &str, request: &Request, truncation: Truncation) -> String {
             out.push_str("... [line truncated]");
         }
     }
-    let cut = truncation.cut(out, MAX_CHARS, None);
+    let cut = request.overflow.cut_only(out, MAX_CHARS);
     let mut out = cut.text;
 
     let too_many_lines = last < total && request.limit.is_none();
@@ -187,7 +181,7 @@ fn numbered(text: &str, request: &Request, truncation: Truncation) -> String {
     }
     // A cut that was asked for needs no copy of the file.
     if (too_many_lines || long_lines || cut.truncated)
-        && let Some(file) = truncation.write_file(text, &request.place)
+        && let Some(file) = request.overflow.write_file(text)
     {
         out.push_str(&format!(
             "\n\n[Full file content written to: {}]",
@@ -204,7 +198,7 @@ mod tests {
     use std::fs;
 
     fn tool() -> Read {
-        Read::new(Truncation::default(), Images::default())
+        Read::new(Images::default())
     }
 
     #[tokio::test]

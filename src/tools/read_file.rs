@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::args::{Args, DRAFT_07, schema};
 use super::offload::{self, Failure, Worked};
-use super::overflow::{Place, Truncation};
+use super::overflow::Overflow;
 use super::paths;
 use super::read::{MAX_BYTES, MAX_CHARS, read_text};
 use super::text::head;
@@ -60,13 +60,12 @@ static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
 #[derive(Debug)]
 pub struct ReadFile {
     name: &'static str,
-    truncation: Truncation,
 }
 
 impl ReadFile {
     /// The tool under one of its two names.
-    pub fn new(name: &'static str, truncation: Truncation) -> Self {
-        Self { name, truncation }
+    pub fn new(name: &'static str) -> Self {
+        Self { name }
     }
 }
 
@@ -93,8 +92,7 @@ impl Tool for ReadFile {
                 Ok(request) => request,
                 Err(failure) => return offload::settle(Err(failure)),
             };
-            let truncation = self.truncation;
-            offload::look(call, move || request.read(truncation)).await
+            offload::look(call, move || request.read()).await
         })
     }
 }
@@ -104,7 +102,7 @@ struct Request {
     offset: usize,
     limit: usize,
     block: Option<Block>,
-    place: Place,
+    overflow: Overflow,
 }
 
 struct Block {
@@ -147,16 +145,12 @@ impl Request {
             offset,
             limit,
             block,
-            place: Place {
-                letta_home: context.letta_home.clone(),
-                cwd,
-                tool: name,
-            },
+            overflow: Overflow::of(context, name),
         })
     }
 
-    fn read(self, truncation: Truncation) -> Worked {
-        let text = read_text(&self.path, MAX_BYTES, &self.place.cwd)?;
+    fn read(self) -> Worked {
+        let text = read_text(&self.path, MAX_BYTES, &self.overflow.cwd)?;
         let lines: Vec<&str> = text
             .split('\n')
             .map(|line| line.strip_suffix('\r').unwrap_or(line))
@@ -175,7 +169,7 @@ impl Request {
             .into_iter()
             .map(|at| format!("L{}: {}", at + 1, head(lines[at], LINE_CHARS).0))
             .collect();
-        let cut = truncation.cut(shown.join("\n"), MAX_CHARS, Some(&self.place));
+        let cut = self.overflow.cut(shown.join("\n"), MAX_CHARS);
         Ok(ToolOutcome::text(cut.text))
     }
 }
@@ -270,7 +264,7 @@ mod tests {
     const CODE: &str = "mod a {\n    // about f\n    fn f() {\n        one();\n\n        two();\n    }\n\n    fn g() {\n        three();\n    }\n}\n";
 
     fn tool() -> ReadFile {
-        ReadFile::new("read_file", Truncation::default())
+        ReadFile::new("read_file")
     }
 
     #[tokio::test]
@@ -369,7 +363,7 @@ mod tests {
             assert!(text.contains(expected), "{text}");
         }
         trial
-            .survives_bad_arguments(&ReadFile::new("ReadFile", Truncation::default()))
+            .survives_bad_arguments(&ReadFile::new("ReadFile"))
             .await;
     }
 }

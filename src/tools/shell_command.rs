@@ -248,6 +248,9 @@ fn start(
         }
     }
     let missing = SpawnError::Executable(tried.first().cloned().unwrap_or_default());
+    if tried.len() < 2 {
+        return Err(missing.to_string());
+    }
     Err(format!("{missing} (tried: {})", tried.join(", ")))
 }
 
@@ -375,7 +378,7 @@ mod tests {
             (
                 "shell",
                 json!(["/nowhere/x"]),
-                "Executable not found: /nowhere/x (tried: /nowhere/x)",
+                "Executable not found: /nowhere/x",
             ),
         ] {
             let outcome = run(&bench, name, json!({"command": command})).await;

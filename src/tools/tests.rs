@@ -55,6 +55,7 @@ impl Bench {
             processes: Processes::new(base),
             conversation: ConversationHandle::new(scope, mailbox),
             facts: TurnFacts::default(),
+            closed: Arc::default(),
             skill_sources: crate::tools::skill::all_sources(),
             secrets: AgentSecrets::default(),
         };

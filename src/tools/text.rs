@@ -89,28 +89,9 @@ pub fn head(text: &str, max: usize) -> (&str, bool) {
     }
 }
 
-/// The last `max` characters.
-pub fn tail(text: &str, max: usize) -> &str {
-    if max == 0 {
-        return "";
-    }
-    match text.char_indices().rev().nth(max - 1) {
-        Some((at, _)) => &text[at..],
-        None => text,
-    }
-}
-
 /// A number with thousands separators: `30,000`.
 pub fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    crate::process::capture::thousands(number as u64)
 }
 
 /// `s` unless there is exactly one.
@@ -160,9 +141,6 @@ mod tests {
         assert_eq!(head("äöü", 2), ("äö", true));
         assert_eq!(head("äöü", 3), ("äöü", false));
         assert_eq!(head("abc", 5), ("abc", false));
-        assert_eq!(tail("äöü", 2), "öü");
-        assert_eq!(tail("äöü", 9), "äöü");
-        assert_eq!(tail("abc", 0), "");
     }
 
     #[test]

@@ -121,6 +121,9 @@ pub struct ToolContext {
     pub conversation: ConversationHandle,
     /// What children are told of the turn.
     pub facts: TurnFacts,
+    /// Files and directories that no search or listing shows, because they hold
+    /// credentials; empty in mode `unrestricted` (00 §6).
+    pub closed: Arc<[PathBuf]>,
     /// Where skills of this conversation may come from.
     pub skill_sources: Arc<[crate::skills::Source]>,
     /// The agent's secrets; a command gets those that it names (04 §4.7).

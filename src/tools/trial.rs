@@ -53,6 +53,7 @@ impl Trial {
                     mpsc::unbounded_channel().0,
                 ),
                 facts: TurnFacts::default(),
+                closed: Arc::default(),
                 skill_sources: crate::tools::skill::all_sources(),
                 secrets: AgentSecrets::default(),
             },

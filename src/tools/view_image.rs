@@ -71,7 +71,6 @@ impl Tool for ViewImage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::overflow::Truncation;
     use crate::tools::read::Read;
     use crate::tools::tool::ToolReturn;
     use crate::tools::trial::{Trial, special_files};
@@ -100,7 +99,7 @@ mod tests {
             }}),
         ]);
         let view = ViewImage::new(Images::default());
-        let read = Read::new(Truncation::default(), Images::default());
+        let read = Read::new(Images::default());
         let outcome = trial.run(&view, json!({"path": "a.JPG"})).await;
         assert_eq!(outcome.tool_return, expected);
         let outcome = trial.run(&read, json!({"file_path": "a.JPG"})).await;

@@ -126,7 +126,7 @@ async fn s05_11_settings_that_do_not_parse_stay_as_they_are_and_the_approval_cou
         .turn_deciding(&scope(), &script, |_| Decision::AllowAndSave)
         .await
         .unwrap();
-    assert_eq!(turn.text(), "done");
+    assert_eq!(turn.stop_reason(), "end_turn");
     assert!(lab.file("ran").exists());
     assert_eq!(fs::read_to_string(path).unwrap(), "{ \"permissions\": ");
     let answers = turn.of_type("input_accepted");

@@ -31,7 +31,7 @@ async fn run(lab: &Lab, line: &str) -> (usize, String) {
         .turn_deciding(&scope(), &script, decide)
         .await
         .unwrap();
-    assert_eq!(turn.text(), "done");
+    assert_eq!(turn.stop_reason(), "end_turn");
     let bodies = lab.cloud.message_bodies("conv-1");
     (asked, bodies.last().unwrap().to_string())
 }
@@ -130,7 +130,11 @@ async fn s05_15_3_hooks_hear_of_tools_that_the_server_runs() {
     );
     let script = "SERVERCALL web_search {\"query\":\"x\"} => found\nSAY done";
     let turn = lab.cloud.turn(&scope(), script).await.unwrap();
-    assert_eq!(turn.text(), "done", "the hook's answer does not count");
+    assert_eq!(
+        turn.stop_reason(),
+        "end_turn",
+        "the hook's answer does not count"
+    );
     let before: Value = serde_json::from_str(&lab.written("pre.json").await).unwrap();
     let after: Value = serde_json::from_str(&lab.written("post.json").await).unwrap();
     assert_eq!(before["tool_name"], "web_search");
@@ -145,5 +149,5 @@ async fn s00_5_a_hangup_without_a_terminal_reads_settings_again_and_ends_nothing
     let lab = Lab::start().await;
     lab.signal("HUP").await;
     let turn = lab.cloud.turn(&scope(), "SAY still here").await.unwrap();
-    assert_eq!(turn.text(), "still here");
+    assert_eq!(turn.stop_reason(), "end_turn");
 }

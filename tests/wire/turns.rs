@@ -136,6 +136,67 @@ async fn s02_17_row05_abort_ends_a_running_command() {
     timeout(SOON, gone).await.expect("the command lives on");
 }
 
+#[tokio::test]
+async fn s03_22_row04_results_stand_in_decision_order_whatever_ran_beside_what() {
+    let lab = Lab::start().await;
+    lab.mode(&scope(), "unrestricted").await;
+    fs::write(lab.file("a.txt"), "one\ntwo\n").unwrap();
+    let edit = |id: &str, from: &str, to: &str| {
+        let arguments = json!({"file_path": lab.file("a.txt"), "old_string": from,
+            "new_string": to});
+        format!("CALLID {id} Edit {arguments}")
+    };
+    let read = |id: &str| {
+        format!(
+            "CALLID {id} Read {}",
+            json!({"file_path": lab.file("a.txt")})
+        )
+    };
+    let bash = json!({"command": "echo bash", "description": "x"});
+    let script = [
+        read("c1"),
+        edit("c2", "one", "1"),
+        format!("CALLID c3 Bash {bash}"),
+        edit("c4", "1\ntwo", "both"),
+        read("c5"),
+        "SAY done".to_owned(),
+    ];
+    let turn = lab.cloud.turn(&scope(), &script.join("\n")).await.unwrap();
+    assert_eq!(turn.text(), "done");
+    let bodies = lab.cloud.message_bodies("conv-1");
+    let answers = bodies[1]["messages"][0]["approvals"].as_array().unwrap();
+    let told: Vec<_> = answers
+        .iter()
+        .map(|item| (item["tool_call_id"].as_str().unwrap(), &item["status"]))
+        .collect();
+    let wanted = ["c1", "c2", "c3", "c4", "c5"].map(|id| (id, &answers[0]["status"]));
+    assert_eq!(answers[0]["status"], "success");
+    assert_eq!(told, wanted);
+    assert_eq!(fs::read_to_string(lab.file("a.txt")).unwrap(), "both\n");
+}
+
+#[tokio::test]
+async fn s03_22_row22_a_secret_reaches_the_child_and_nobody_else() {
+    let lab = Lab::start().await;
+    lab.mode(&scope(), "unrestricted").await;
+    let value = "s3cr3t-value-12345";
+    lab.cloud.set_secrets("agent-1", &[("TOKEN", value)]);
+    let line = bash("echo \"got $TOKEN\"; printf %s \"$TOKEN\" > kept");
+    let script = format!("{line}\nSAY done");
+    let turn = lab.cloud.turn(&scope(), &script).await.unwrap();
+    assert_eq!(turn.text(), "done");
+    assert_eq!(fs::read_to_string(lab.file("kept")).unwrap(), value);
+    let returned = turn.tool_returns()[0]["tool_return"].to_string();
+    assert!(returned.contains("TOKEN=<REDACTED>"), "{returned}");
+    for frame in lab.cloud.frames() {
+        assert!(!frame.value.to_string().contains(value), "{}", frame.value);
+    }
+    for body in lab.cloud.message_bodies("conv-1") {
+        assert!(!body.to_string().contains(value), "{body}");
+    }
+    assert!(!lab.session_log().contains(value));
+}
+
 fn is_interrupted(frame: &Frame) -> bool {
     frame.label() == "stream_delta:status" && frame.value.to_string().contains("Interrupted")
 }

@@ -3,6 +3,7 @@
 //! Both write through a [`StepWriter`], which streams the chunks of one step and
 //! in the end puts the step's message into the store.
 
+pub(crate) mod endpoint;
 pub(crate) mod openai;
 pub mod script;
 

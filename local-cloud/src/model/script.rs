@@ -118,6 +118,73 @@ impl Plan {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// What step `number` says to somebody who asks for one message at a time.
+    /// Steps without a word are skipped, and their pauses add up.
+    pub(crate) fn said(&self, number: usize) -> Said {
+        let mut said = Said::default();
+        for step in self.0.iter().skip(number) {
+            for op in step {
+                match op {
+                    Op::Call {
+                        id,
+                        name,
+                        arguments,
+                    } => said.calls.push(Call {
+                        id: id
+                            .clone()
+                            .unwrap_or_else(|| format!("call_{}", crate::short_id())),
+                        name: name.clone(),
+                        arguments: arguments.clone(),
+                    }),
+                    Op::Say(text) => said.text.push_str(text),
+                    Op::Sleep(time) => said.wait += *time,
+                    Op::Split(pieces) => said.split = *pieces,
+                    Op::Pace(pace) => said.pace = *pace,
+                    _ => {}
+                }
+            }
+            if !said.calls.is_empty() || !said.text.is_empty() {
+                return said;
+            }
+        }
+        said.text.push_str("done");
+        said
+    }
+}
+
+/// One message of a model: what it says, how slowly.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Said {
+    pub(crate) calls: Vec<Call>,
+    pub(crate) text: String,
+    /// Before the first word.
+    pub(crate) wait: Duration,
+    /// Between deltas.
+    pub(crate) pace: Duration,
+    /// Number of deltas.
+    pub(crate) split: usize,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self {
+            calls: Vec::new(),
+            text: String::new(),
+            wait: Duration::ZERO,
+            pace: Duration::ZERO,
+            split: 2,
+        }
+    }
+}
+
+impl Said {
+    pub(crate) fn text(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            ..Self::default()
+        }
+    }
 }
 
 fn parse_line(line: &str) -> Option<Op> {

@@ -6,7 +6,7 @@ const WIDE = /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff
 const JOINS = /[\u0300-\u036f\u200b-\u200f\u20d0-\u20ff\ufe00-\ufe0f]/;
 const LINES = { j: '┘', k: '┐', l: '┌', m: '└', n: '┼', q: '─', t: '├', u: '┤', v: '┴', w: '┬', x: '│', a: '▒', '`': '◆', f: '°', g: '±', '~': '·', o: '⎺', s: '⎽', '0': '█' };
 const PLAIN = { fg: null, bg: null, bold: false, dim: false, italic: false, line: false, inverse: false, hidden: false, strike: false };
-const BASE = ['#1d1f21', '#cc372e', '#26a439', '#cdac08', '#0869cb', '#9647bf', '#479ec2', '#c7c7c5', '#686868', '#f4695f', '#4ecb5f', '#f6dc3c', '#589df6', '#c98ae8', '#79d4f0', '#ffffff'];
+const BASE = ['#1d1f21', '#cc372e', '#26a439', '#cdac08', '#3f8cf0', '#9647bf', '#479ec2', '#c7c7c5', '#686868', '#f4695f', '#4ecb5f', '#f6dc3c', '#589df6', '#c98ae8', '#79d4f0', '#ffffff'];
 function palette(n) {
   if (n < 16) return BASE[n];
   if (n > 231) { const grey = 8 + (n - 232) * 10; return `rgb(${grey},${grey},${grey})`; }

@@ -177,7 +177,7 @@ mod tests {
         let task = Task::new(new, now, &zones);
         assert_eq!(
             promise(&task, now, &zones),
-            "daily at 09:00, until Sun 29 Mar 12:00; next Fri 27 Mar 09:00 (in 21 h 0 min)"
+            "daily at 09:00, until Sun 29 Mar 12:00; next Fri 27 Mar 09:00 (in 22 h 0 min)"
         );
         let late = now + SignedDuration::from_hours(71);
         assert_eq!(next(&task, late, &zones), "-", "its life ends before");

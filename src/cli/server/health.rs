@@ -138,7 +138,7 @@ impl Health {
         mut last_error: watch::Receiver<Option<String>>,
         notifier: Notifier,
     ) {
-        let mut announced = false;
+        let (mut ready, mut announced) = (false, false);
         let mut before = relay
             .as_mut()
             .map(|relay| relay.borrow_and_update().clone());
@@ -147,10 +147,16 @@ impl Health {
                 Some(status) = changed(&mut relay) => {
                     let before = before.get_or_insert_with(|| status.clone());
                     self.on_relay(before, &status);
-                    if matches!(status.state, RelayState::Connected { .. }) && !announced {
+                    let connected = matches!(status.state, RelayState::Connected { .. });
+                    if connected && !announced {
                         announced = true;
-                        notifier.ready("connected");
                         println!("Connected. Awaiting instructions.");
+                    }
+                    // A service that waits for a person or for the network has started too.
+                    let waits = status.state == RelayState::LoginRequired || status.attempt > 0;
+                    if !ready && (connected || waits) {
+                        ready = true;
+                        notifier.ready(status.state.name());
                     } else if status.state.name() != before.state.name() {
                         notifier.status(status.state.name());
                     }

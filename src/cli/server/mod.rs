@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::direct::Direct;
 use self::start::Foundation;
-use super::{help, notify::Notifier, usage};
+use super::detach::{self, Detached};
+use super::{help, init, notify::Notifier, usage};
+use crate::api::models::Models;
 use crate::config::{CronScope, FrameLog, ServerCommand, USAGE_EXIT, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
@@ -34,12 +36,14 @@ use crate::protocol::{ConnectionId, PermissionMode};
 use crate::skills::Skills;
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
+use crate::state::pid_file::PidFile;
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::settings_files::default_permission_mode;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
 use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
-use crate::tools::{Controllers, Toolbox, command_tools, file_tools, plan_tools};
+use crate::tools::image::Images;
+use crate::tools::{Controllers, Toolbox, command_tools, file_tools, overflow, plan_tools};
 use crate::transport::direct::DirectParts;
 use crate::transport::relay::{ExitReason, Relay, RelayConfig, RelayParts};
 use crate::transport::watchdog::{self, Watchdog};
@@ -53,7 +57,7 @@ const THREADS: usize = 2;
 
 /// Runs the command; `args` without `server`.
 pub(super) fn main(args: Vec<OsString>) -> ExitCode {
-    let flags = match parse_server(args) {
+    let flags = match parse_server(args.iter().cloned()) {
         Ok(ServerCommand::Help) => {
             print!("{}", help::SERVER);
             return ExitCode::SUCCESS;
@@ -61,6 +65,10 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
         Ok(ServerCommand::Run(flags)) => flags,
         Err(error) => return usage(&error.to_string(), help::SERVER),
     };
+    if flags.detach {
+        return detach::start(&args, &flags);
+    }
+    let detached = Detached::adopt();
     let direct = match flags.direct.as_ref().map(Direct::load).transpose() {
         Ok(direct) => direct,
         Err(error) => {
@@ -90,7 +98,7 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(78);
         }
     };
-    let code = match runtime.block_on(serve(foundation, direct, register)) {
+    let code = match runtime.block_on(serve(foundation, detached, direct, register)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("Error: {error:#}");
@@ -103,7 +111,12 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
 }
 
 /// `register`: connect to the relay; otherwise `direct` is the only door.
-async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -> Result<u8> {
+async fn serve(
+    foundation: Foundation,
+    detached: Option<Detached>,
+    direct: Option<Direct>,
+    register: bool,
+) -> Result<u8> {
     let Foundation {
         config,
         home,
@@ -190,6 +203,11 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         }
     };
 
+    let pid_file = PidFile::claim(home, &instance, &name).unwrap_or_else(|error| {
+        eprintln!("Warning: `letta stop` will not find this server: {error}");
+        None
+    });
+
     let remote = RemoteSettings::open(
         home,
         RemoteDefaults {
@@ -217,6 +235,9 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
     let draining = CancellationToken::new();
     let processes = processes(&foundation, &device_id);
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
+    let cloud = api.base_url().is_cloud() || config.memfs.local;
+    let memory = foundation.memory(&credentials);
+    let skills = Skills::new(home.clone(), config.skills_directory.clone());
     let hooks = Hooks::new(
         files.clone(),
         processes.clone(),
@@ -224,6 +245,10 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         home.letta.clone(),
     );
     let services = Arc::new(Services {
+        cloud,
+        models: Models::new(cloud, home.letta.join("cache/model-catalog.json")),
+        skills: skills.clone(),
+        memory: memory.clone(),
         api: ApiHandle(api),
         hooks: hooks.clone(),
         remote: remote.clone(),
@@ -233,10 +258,7 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         toolbox: Toolbox::new(
             command_tools()
                 .into_iter()
-                .chain(file_tools(
-                    crate::tools::overflow::Truncation::default(),
-                    Skills::new(home.clone(), config.skills_directory.clone()),
-                ))
+                .chain(file_tools(skills))
                 .chain(plan_tools(&remote, &home.plans())),
         ),
         controllers: Controllers::new(events.clone()),
@@ -248,6 +270,7 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         agents: AgentFacts::default(),
         git: GitContexts::default(),
         response_states: Default::default(),
+        images: Images::default(),
         guards: Guards {
             terminal_grace: config.stream_guards.terminal_eof,
             stall: config.stream_guards.stall,
@@ -259,6 +282,12 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         home: home.clone(),
         draining: draining.clone(),
         load: Loads::default(),
+    });
+
+    // Whole results of tools that nobody will ask for any more (04 §5.4).
+    let letta_home = home.letta.clone();
+    let tidy = tokio::task::spawn_blocking(move || {
+        overflow::clean_up(&letta_home, SystemTime::now(), overflow::FILE_MAX_AGE)
     });
 
     let (door, doors) = door::channel();
@@ -307,6 +336,9 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         &mode.value,
         &health,
     );
+    if let Some(detached) = detached {
+        detached.up();
+    }
     if let Some(direct) = &direct {
         direct.greet();
         if !register {
@@ -330,18 +362,18 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         draining.clone(),
         listener_stop.clone(),
     ));
-    let mut relay = relay.map(|relay| tokio::spawn(relay.run(relay_stop.clone())));
     let scheduler_stop = draining.child_token();
     let scheduler = tokio::spawn(fire_schedules(
         scheduler(&services, config.cron),
         services.link.clone(),
         scheduler_stop.clone(),
     ));
+    let mut relay = relay.map(|relay| tokio::spawn(relay.run(relay_stop.clone())));
 
-    let reload = settings_reload(&foundation);
+    let reload = settings_reload(&foundation, &notifier);
     let signalled = tokio::select! {
         ended = ended(&mut relay) => Err(ended),
-        signal = signals.to_stop(&reload) => Ok(signal),
+        signal = signals.stop_wanted(&reload) => Ok(signal),
     };
     let code = match &signalled {
         Ok(_) => {
@@ -352,7 +384,7 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
             tokio::select! {
                 () = quiet(&services) => {}
                 () = tokio::time::sleep(config.drain) => {}
-                _ = signals.to_stop(&|| {}) => return Ok(0),
+                _ = signals.stop_wanted(&|| {}) => return Ok(0),
             }
             0
         }
@@ -375,11 +407,12 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
         if let Some(relay) = relay.take_if(|_| code == 0) {
             let _ = relay.await;
         }
+        hooks.shutdown().await;
         if let Some(direct) = &mut direct {
             direct.ended().await;
         }
-        hooks.shutdown().await;
         processes.shutdown().await;
+        memory.shut_down().await;
         remote.shutdown().await;
         record_writer.close().await;
     };
@@ -391,6 +424,7 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
     {
         eprintln!("Warning: the instance lock could not be removed: {error}");
     }
+    drop(pid_file);
     log.line("Disconnected.");
     if let (Some(_), Ok(signal)) = (&direct, &signalled) {
         println!("\nStopped App Server ({signal}).");
@@ -398,9 +432,19 @@ async fn serve(foundation: Foundation, direct: Option<Direct>, register: bool) -
     health.stop().await;
     stop.cancel();
     let _ = pulse.await;
+    tidy.abort();
     log.flush(Duration::from_secs(1));
     Ok(code)
 }
+
+/// Variables that say something about this process alone.
+const OF_THIS_PROCESS: [&str; 5] = [
+    init::MARKER,
+    detach::MARKER,
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
 
 /// Names of tools that get a label of their own in the metrics.
 const TOOL_NAMES: [&str; 16] = [
@@ -484,9 +528,12 @@ fn processes(foundation: &Foundation, device_id: &str) -> Processes {
         }
     };
     let hidden = foundation.config.hidden_from_children();
-    let variables = std::env::vars_os()
-        .filter(|(name, _)| !hidden.iter().any(|hidden| name == hidden))
+    let hidden = hidden.iter().chain(&OF_THIS_PROCESS);
+    let mut variables: std::collections::BTreeMap<_, _> = std::env::vars_os()
+        .filter(|(name, _)| !hidden.clone().any(|hidden| name == hidden))
         .collect();
+    // Where a platform's volume takes the place of HOME, and where a service has none.
+    variables.insert("HOME".into(), foundation.home.user.clone().into());
     Processes::new(BaseEnvironment::new(
         variables,
         &binary,
@@ -530,7 +577,7 @@ impl Signals {
 
     /// Waits for SIGTERM or SIGINT; SIGHUP reads settings again, or stops when a
     /// person's terminal went away (00 §5). Gives its name.
-    async fn to_stop(&mut self, reload: &(dyn Fn() + Sync)) -> &'static str {
+    async fn stop_wanted(&mut self, reload: &(dyn Fn() + Sync)) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return "SIGTERM",
@@ -547,11 +594,14 @@ impl Signals {
 }
 
 /// Reads the user settings again; rules and hooks are read with every call anyway.
-fn settings_reload(foundation: &Foundation) -> impl Fn() + Sync + use<> {
+fn settings_reload(foundation: &Foundation, notifier: &Notifier) -> impl Fn() + Sync + use<> {
     let settings = foundation.settings.clone();
+    let notifier = notifier.clone();
     move || {
+        notifier.reloading();
         settings.reload();
         tracing::info!("Settings were read again.");
+        notifier.reloaded();
     }
 }
 

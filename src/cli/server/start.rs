@@ -15,6 +15,7 @@ use crate::api::{BaseUrl, Client};
 use crate::config::{CLOUD_URL, Config, LogFormat, ServerFlags};
 use crate::credentials::{CredentialSettings, Credentials, StoredTokens, TokenStore};
 use crate::credentials::{LoginNotice, LoginPrompt};
+use crate::memory::{Memory, MemorySettings};
 use crate::protocol::PermissionMode;
 use crate::state::{Home, LocalSettings, UserSettings};
 use crate::telemetry::logging;
@@ -57,6 +58,31 @@ impl Foundation {
             .map(|url| url.trim().trim_end_matches('/').to_owned())
             .filter(|url| !url.is_empty())
             .unwrap_or_else(|| CLOUD_URL.to_owned())
+    }
+
+    /// The server of memory repositories (06 §6.1).
+    pub(crate) fn memory_server(&self) -> String {
+        let saved = || self.settings.env_value("LETTA_MEMFS_BASE_URL");
+        self.config
+            .memfs
+            .server
+            .clone()
+            .or_else(saved)
+            .map(|url| url.trim().trim_end_matches('/').to_owned())
+            .filter(|url| !url.is_empty())
+            .unwrap_or_else(|| CLOUD_URL.to_owned())
+    }
+
+    /// The memory repositories.
+    pub(crate) fn memory(&self, credentials: &Credentials) -> Memory {
+        Memory::new(MemorySettings {
+            home: self.home.clone(),
+            server: self.memory_server(),
+            cloud: self.config.memfs.local,
+            hosted: self.config.memfs.hosted,
+            tokens: Arc::new(credentials.clone()),
+            binary: std::env::current_exe().unwrap_or_else(|_| "letta".into()),
+        })
     }
 
     fn local(&self) -> LocalSettings {
@@ -154,6 +180,7 @@ impl Foundation {
             device_id: Some(device),
             acting_user_id: std::env::var("LETTA_ACTING_USER_ID").ok(),
             timeout: self.config.request_timeout,
+            memfs_hosted: self.config.memfs.hosted,
             ..ClientSettings::new(BaseUrl::parse(base_url)?)
         };
         Ok(Client::new(

@@ -25,6 +25,7 @@ mod stop;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,7 @@ use crate::permissions::{SessionRules, Workspace};
 use crate::protocol::command::{ExecutionSettings, InputOptions};
 use crate::protocol::event::Lifecycle;
 use crate::protocol::{ConnectionId, Scope};
+use crate::skills::Source;
 use crate::tools::TurnTools;
 use crate::tools::tool::ToolContext;
 
@@ -83,6 +85,8 @@ pub(crate) struct TurnInput {
     pub(crate) interrupted: Option<Vec<Map<String, Value>>>,
     pub(crate) due: Due,
     pub(crate) cwd: PathBuf,
+    /// Where skills come from; `None` is everywhere.
+    pub(crate) skill_sources: Option<Vec<Source>>,
     pub(crate) execution: Option<ExecutionSettings>,
     pub(crate) workspace: Option<Workspace>,
     pub(crate) session_rules: SessionRules,
@@ -203,6 +207,8 @@ pub(crate) struct Turn {
     workspace: Option<Workspace>,
     session_rules: SessionRules,
     tools: Arc<TurnTools>,
+    /// `client_skills` of every request.
+    skills: Arc<RawValue>,
     context: ToolContext,
     /// The last run.
     run_id: Option<String>,
@@ -267,7 +273,7 @@ impl Turn {
             Opening::Messages => self.send().await?,
             Opening::Continue { approvals, otid } => {
                 self.outgoing = vec![send::approval_message(approvals, otid)];
-                self.append_queued().await;
+                self.append_queued().await?;
                 self.send().await?
             }
             Opening::Stop { calls, run_id } => {

@@ -38,6 +38,7 @@ pub(crate) async fn all(due: &Due, facts: &Facts<'_>, session_wanted: bool) -> V
     if secrets_changed(due, facts.secrets) {
         texts.push(secrets(facts.secrets));
     }
+    texts.extend(due.memory.iter().cloned());
     if let Some(notice) = due.mode {
         let verb = if notice.before.is_some() {
             "changed to"
@@ -198,6 +199,7 @@ mod tests {
                 mode: PermissionMode::Strict,
                 before: None,
             }),
+            ..Due::default()
         };
         let texts = all(&due, &facts, true).await;
         assert_eq!(texts.len(), 4);

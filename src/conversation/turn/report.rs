@@ -78,6 +78,8 @@ pub(crate) enum Report {
     FileWritten { path: String, content: String },
     /// The tools of this turn were prepared.
     Toolset(Toolset),
+    /// The skills of this turn, as the device status shows them.
+    Skills(Vec<Value>),
     /// A tool moved the conversation.
     CwdChanged(PathBuf),
     /// A tool changed the permission mode, and its result says so to the model.

@@ -130,7 +130,7 @@ impl Turn {
             scope: &self.scope,
             messages: &self.outgoing,
             client_tools,
-            client_skills: self.services.no_skills.clone(),
+            client_skills: self.skills.clone(),
             response_format: self.options.response_format.as_ref(),
             response_state: response_state.as_deref(),
         };
@@ -270,7 +270,7 @@ impl Turn {
                 .map(|call| Value::Object(denied_call(&call.id, STALE)))
                 .collect();
             self.outgoing = vec![approval_message(denials, None)];
-            self.append_queued().await;
+            self.append_queued().await?;
             self.port.status(LoopStatus::WaitingForApiResponse).await;
             let sent = match self.post().await? {
                 Ok(sent) => sent,
@@ -294,14 +294,14 @@ impl Turn {
     }
 
     /// Lets what waits in the queue join the current request (03 §10.5).
-    pub(crate) async fn append_queued(&mut self) {
+    pub(crate) async fn append_queued(&mut self) -> Result<(), End> {
         if let Some(batch) = self.port.take_queued().await {
-            let messages = batch
-                .messages
-                .into_iter()
-                .map(|queued| Value::Object(queued.message));
+            let messages =
+                super::setup::prepared(&self.services, &self.port, batch.messages, &batch.options);
+            let messages = messages.await?;
             self.outgoing.extend(messages);
         }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Everything before the first request of a turn (spec 03 §8).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -13,14 +14,20 @@ use super::report::{Port, Report, Toolset};
 use super::send::approval_message;
 use super::{End, Opening, Turn, TurnInput, Usage};
 use crate::api::Client;
+use crate::conversation::memory_sync;
+use crate::conversation::model::CarriedModel;
+use crate::conversation::queue::BatchMessage;
 use crate::conversation::reminders::{Due, SecretsDue};
 use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
 use crate::permissions::Workspace;
 use crate::process::{Processes, TurnFacts};
+use crate::protocol::command::{ImageFailureMode, InputOptions};
 use crate::protocol::{PermissionMode, Scope};
+use crate::skills::{Reader, Skill, Source};
+use crate::tools::image::OnFailure;
 use crate::tools::tool::{ToolContext, WorkingDirectory};
-use crate::tools::toolset::{Model, Preference, Selection};
+use crate::tools::toolset::{Preference, Selection};
 
 /// The tag of agents that this program works for.
 const TAG: &str = "origin:letta-code";
@@ -42,6 +49,7 @@ impl Turn {
             interrupted,
             due,
             cwd,
+            skill_sources,
             execution,
             workspace,
             session_rules,
@@ -49,11 +57,12 @@ impl Turn {
             ..
         } = input;
         let api = services.api.acting_as(options.acting_user_id.as_deref());
-        let (agent, secrets) = port
+        let (agent, secrets, memory) = port
             .unless_cancelled(async {
                 tokio::join!(
                     services.agents.agent(&api, &scope),
                     services.agents.secrets(&api, &scope),
+                    memory_sync::before_turn(&services, &api, &scope),
                 )
             })
             .await?;
@@ -104,6 +113,13 @@ impl Turn {
             tools: loaded,
         }))
         .await;
+        let skills = skills(&services, &scope, &cwd, skill_sources).await;
+        port.tell(Report::Skills(crate::skills::listing(&skills)))
+            .await;
+        let skills = match crate::skills::client_skills(&skills) {
+            Ok(skills) => skills,
+            Err(_) => Arc::clone(&services.no_skills),
+        };
 
         let hosted = services
             .link
@@ -135,10 +151,11 @@ impl Turn {
             facts: TurnFacts {
                 agent_name: name.map(Arc::from),
                 connection_id: hosted.as_ref().map(|id| Arc::from(id.as_str())),
-                memory_dir: None,
+                memory_dir: memory.clone(),
                 api_key: None,
                 base_url: Some(services.api.base_url().as_str().into()),
             },
+            closed: Arc::default(),
             skill_sources: crate::tools::skill::all_sources(),
             secrets: secrets.clone(),
         };
@@ -150,11 +167,7 @@ impl Turn {
             }
             outgoing.push(reminder_message(INTERRUPTED_NOTE));
         }
-        outgoing.extend(
-            messages
-                .into_iter()
-                .map(|message| Value::Object(message.message)),
-        );
+        outgoing.extend(prepared(&services, &port, messages, &options).await?);
         if starts_with_messages {
             let names: Vec<String> = secrets.0.keys().cloned().collect();
             let facts = Facts {
@@ -162,7 +175,7 @@ impl Turn {
                 agent: agent.as_deref(),
                 cwd: context.cwd.get(),
                 secrets: &names,
-                memory_directory: None,
+                memory_directory: memory.map(|dir| dir.to_string_lossy().into_owned()),
                 plan_file: mode.plan_file,
             };
             let reminders = reminder_text::all(&due, &facts, session_wanted(&services)).await;
@@ -183,6 +196,7 @@ impl Turn {
             workspace,
             session_rules,
             tools: Arc::new(tools.with_around(hooked)),
+            skills,
             context,
             run_id: None,
             run_is_shown: false,
@@ -195,6 +209,42 @@ impl Turn {
         };
         Ok((turn, opening))
     }
+}
+
+/// The messages of a batch as they are sent: with their images prepared (03 §17).
+pub(super) async fn prepared(
+    services: &Services,
+    port: &Port,
+    batch: Vec<BatchMessage>,
+    options: &InputOptions,
+) -> Result<Vec<Value>, End> {
+    let messages = batch.into_iter().map(|one| Value::Object(one.message));
+    let on_failure = match options.image_failure_mode {
+        ImageFailureMode::Strict => OnFailure::Fail,
+        ImageFailureMode::Drop => OnFailure::LeaveOut,
+    };
+    let prepare = services.images.prepare(messages.collect(), on_failure);
+    let prepared = port.unless_cancelled(prepare).await?;
+    prepared.map_err(|error| End::Failed(TurnError::plain(error.to_string())))
+}
+
+/// The skills of a turn; reading them must not hold up the runtime.
+async fn skills(
+    services: &Services,
+    scope: &Scope,
+    cwd: &Path,
+    sources: Option<Vec<Source>>,
+) -> Vec<Skill> {
+    let (known, scope, cwd) = (services.skills.clone(), scope.clone(), cwd.to_owned());
+    let sources = sources.unwrap_or_else(|| Source::ALL.to_vec());
+    let read = move || {
+        known.discover(&Reader {
+            cwd: &cwd,
+            agent_id: scope.agent_id.as_deref(),
+            sources: &sources,
+        })
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 /// The owner of the turn's children. In a workspace they run confined or not at all.
@@ -315,29 +365,8 @@ impl<'a> ToolChoice<'a> {
         conversation: Option<&Value>,
         external: Vec<Arc<dyn crate::tools::Tool>>,
     ) -> Result<(crate::tools::TurnTools, String), End> {
-        let carrier = conversation
-            .filter(|conversation| conversation.get("model").is_some_and(Value::is_string))
-            .or(agent);
-        let text = |of: Option<&'_ Value>, path: &str| -> Option<String> {
-            of.and_then(|value| value.pointer(path))
-                .and_then(Value::as_str)
-                .map(String::from)
-        };
-        let handle = text(carrier, "/model").or_else(|| {
-            let kind = text(agent, "/llm_config/model_endpoint_type")?;
-            let model = text(agent, "/llm_config/model")?;
-            Some(format!("{kind}/{model}"))
-        });
-        let provider = text(carrier, "/model_settings/provider_type");
-        let proxy = carrier
-            .and_then(|carrier| carrier.pointer("/model_settings/openai_compatible_proxy"))
-            .and_then(Value::as_bool)
-            .unwrap_or(false);
-        let preset = self.preference.resolve(&Model {
-            handle: handle.as_deref(),
-            provider_type: provider.as_deref(),
-            openai_compatible_proxy: proxy,
-        });
+        let model = CarriedModel::of(agent, conversation);
+        let preset = self.preference.resolve(&model.as_model());
         self.selection.preset = preset;
         let tools = services
             .toolbox

@@ -17,8 +17,10 @@ use crate::conversation::echo::user_row;
 use crate::conversation::interrupt::{DENIED_BY_INTERRUPT, denied_call, interrupted_call};
 use crate::permissions::classify::{self, Disposition};
 use crate::permissions::{RuleList, Suggestion};
+use crate::protocol::PermissionMode;
 use crate::protocol::command::ApprovalAnswer;
 use crate::protocol::event::{Lifecycle, LoopStatus};
+use crate::tools::image::OnFailure;
 use crate::tools::tool::OutputStream;
 use crate::tools::{Status, ToolCall, ToolOutcome, arguments as tool_arguments, result};
 
@@ -290,9 +292,14 @@ impl Turn {
         if self.services.draining.is_cancelled() {
             return Err(End::Parked);
         }
-        self.outgoing = vec![approval_message(results, Some(self.record.request_otid()))];
+        let answer = vec![approval_message(results, Some(self.record.request_otid()))];
+        // Tools of ours return images that fit; others may return any.
+        let prepare = self.services.images.prepare(answer, OnFailure::Fail);
+        self.outgoing = prepare
+            .await
+            .map_err(|error| End::Failed(TurnError::plain(error.to_string())))?;
         self.follow_up(follow_ups).await;
-        self.append_queued().await;
+        self.append_queued().await?;
         self.port.tell(Report::Executing(Vec::new())).await;
         self.port.status(LoopStatus::SendingApiRequest).await;
         self.send().await
@@ -314,6 +321,13 @@ impl Turn {
     /// Runs the approved calls; the items of all calls, in decision order.
     async fn run_calls(&mut self, decided: &[Decided]) -> (Vec<Value>, Vec<String>) {
         self.context.secrets = self.services.agents.secrets(&self.api, &self.scope).await;
+        let mode = self.services.remote.mode_of(&self.scope).mode;
+        self.context.closed = if mode == PermissionMode::Unrestricted {
+            Arc::default()
+        } else {
+            let files = self.services.credential_files.iter();
+            files.map(std::path::PathBuf::from).collect()
+        };
         let (progress_in, progress) = mpsc::unbounded_channel();
         let mut calls = Vec::new();
         for Decided { call, decision } in decided {

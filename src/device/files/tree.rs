@@ -124,7 +124,7 @@ pub(in crate::device) async fn get_tree(mut call: Call) -> Answer {
 fn tree(root: PathBuf, home: &Path, depth: usize) -> Result<(Vec<Value>, bool), Failure> {
     let mut walk = Walk::new(root, home);
     let mut entries = Vec::new();
-    let mut more = depth == 0;
+    let mut more = false;
     // The root is looked at in any case: a missing one is an error.
     while let Some(found) = walk.next(false)? {
         if depth == 0 {

@@ -201,6 +201,8 @@ impl Running {
 
     /// The shell ended by itself: its last output, then its exit code.
     async fn exited(mut self, status: ExitStatus) {
+        // Who spawns it now gets another.
+        self.session.orders.close();
         let mut piece = vec![0; PIECE];
         let until = Instant::now() + LAST_OUTPUT;
         // A job that it left behind may hold the terminal open for ever.

@@ -56,6 +56,8 @@ fn others(kind: &str) -> Vec<Value> {
         "string" => value.is_string(),
         "number" => value.is_number(),
         "array" => value.is_array(),
+        "bool" => value.is_boolean(),
+        "object" => value.is_object(),
         other => panic!("{other}"),
     };
     all.into_iter().filter(|value| !is(value)).collect()
@@ -64,7 +66,8 @@ fn others(kind: &str) -> Vec<Value> {
 #[tokio::test]
 async fn a_frame_without_a_field_or_with_a_wrong_one_changes_nothing_and_is_told_so() {
     let mut bench = Bench::new().await;
-    for row in data("shapes.json") {
+    let rows = data("shapes.json").into_iter();
+    for row in rows.chain(data("managed-shapes.json")) {
         let root = bench.dir.path().to_string_lossy().into_owned();
         let good = with_root(&row["good"], "<root>", &root);
         let answer = &row["failed"];

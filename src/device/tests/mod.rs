@@ -2,6 +2,8 @@
 
 mod cases;
 mod git;
+mod managed;
+mod mutations;
 mod terminals;
 mod watches;
 
@@ -32,13 +34,20 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    /// With an API and a server of memories.
+    async fn with(servers: Option<(&str, &str)>) -> Self {
         let temp = fs::canonicalize(env::temp_dir()).unwrap();
         let dir = tempfile::tempdir_in(temp).unwrap();
         for name in ["home", "work"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         let (home, work) = (dir.path().join("home"), dir.path().join("work"));
-        let trial = Trial::new(&home, &work, "http://127.0.0.1:1")
+        let nobody = "http://127.0.0.1:1";
+        let (server, memory) = servers.unwrap_or((nobody, nobody));
+        let trial = Trial::with_memory(&home, &work, server, memory)
             .await
             .unwrap();
         Self {

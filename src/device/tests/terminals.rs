@@ -160,8 +160,9 @@ async fn a_kill_later_ends_the_shell_and_its_jobs_without_a_word() {
     let job = shown.rsplit("job=").next().unwrap();
     let job: String = job.chars().take_while(char::is_ascii_digit).collect();
     let job: u64 = job.parse().unwrap_or(pid);
-    // Two seconds of real time: the shell and the job live in it too.
-    tokio::time::sleep(super::super::terminals::YOUNG).await;
+    tokio::time::pause();
+    tokio::time::advance(super::super::terminals::YOUNG).await;
+    tokio::time::resume();
     bench.send(json!({"type": "terminal_kill", "terminal_id": "t"}));
     dead(pid).await;
     dead(job).await;

@@ -49,10 +49,20 @@ impl Item {
     }
 }
 
+/// An item in its place.
+#[derive(Debug)]
+struct Queued {
+    item: Item,
+    /// When it was pushed, counted over both lanes.
+    order: u64,
+    /// Its `event_seq`, once a later event of the other lane has one.
+    number: Option<u64>,
+}
+
 /// The queue of one lane.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    items: VecDeque<Item>,
+    items: VecDeque<Queued>,
     /// How many items ever left the front: an item's number minus this is its index.
     popped: u64,
     newest: HashMap<(EventKind, Scope), u64>,
@@ -64,8 +74,9 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Adds an item at the end, or in the place of the one it supersedes.
-    pub(super) fn push(&mut self, item: Item) {
+    /// Adds an item at the end, or in the place (and under the number) of the
+    /// one it supersedes. `order` counts the pushes of both lanes.
+    pub(super) fn push(&mut self, item: Item, order: u64) {
         self.bytes += item.len();
         let key = item.replaceable_as();
         if let Some(older) = key.as_ref().and_then(|key| self.superseded_by(key)) {
@@ -78,12 +89,40 @@ impl Queue {
             self.newest.insert(key, number);
         }
         self.events += usize::from(matches!(item, Item::Event { .. }));
-        self.items.push_back(item);
+        self.items.push_back(Queued {
+            item,
+            order,
+            number: None,
+        });
     }
 
-    /// Takes the oldest item.
-    pub(super) fn pop(&mut self) -> Option<Item> {
-        let item = self.items.pop_front()?;
+    /// When the oldest item was pushed.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.items.front().map(|queued| queued.order)
+    }
+
+    /// Gives numbers to the events that were pushed before `order`: they will
+    /// be written at once, though on another socket. Of a stalled socket nobody
+    /// knows when, so what waits there is numbered when it is taken.
+    pub(super) fn number_older(&mut self, order: u64, seq: &mut u64) {
+        if self.stalled {
+            return;
+        }
+        let older = self
+            .items
+            .iter_mut()
+            .take_while(|queued| queued.order < order);
+        for queued in older.filter(|queued| queued.number.is_none()) {
+            if matches!(queued.item, Item::Event { .. }) {
+                *seq += 1;
+                queued.number = Some(*seq);
+            }
+        }
+    }
+
+    /// Takes the oldest item, with its number if it has one.
+    pub(super) fn pop(&mut self) -> Option<(Item, Option<u64>)> {
+        let Queued { item, number, .. } = self.items.pop_front()?;
         if let Some(key) = item.replaceable_as()
             && self.newest.get(&key) == Some(&self.popped)
         {
@@ -92,7 +131,7 @@ impl Queue {
         self.popped += 1;
         self.bytes -= item.len();
         self.events -= usize::from(matches!(item, Item::Event { .. }));
-        Some(item)
+        Some((item, number))
     }
 
     /// Frames and bytes that wait, if they are more than may wait.
@@ -114,6 +153,6 @@ impl Queue {
     fn superseded_by(&mut self, key: &(EventKind, Scope)) -> Option<&mut Item> {
         let number = self.newest.get(key).filter(|_| self.stalled)?;
         let index = usize::try_from(number - self.popped).ok()?;
-        self.items.get_mut(index)
+        self.items.get_mut(index).map(|queued| &mut queued.item)
     }
 }

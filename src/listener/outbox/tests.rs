@@ -29,13 +29,31 @@ fn s02_01_numbers_run_over_both_lanes_and_over_reattachment() {
     event(&outbox, EventKind::Control, "b", 2);
     outbox.push_reply(r#"{"type":"sync_response"}"#.into());
     event(&outbox, EventKind::LoopStatus, "a", 3);
-    assert_eq!(drained(&control), [(2, 1), (0, 0)]);
-    assert_eq!(drained(&stream), [(1, 2), (3, 3)]);
+    assert_eq!(drained(&control), [(2, 2), (0, 0)]);
+    assert_eq!(drained(&stream), [(1, 1), (3, 3)]);
 
     let (control, stream) = outbox.attach(false);
     assert!(stream.is_none());
     event(&outbox, EventKind::DeviceStatus, "a", 4);
     assert_eq!(drained(&control), [(4, 4)]);
+}
+
+#[test]
+fn s02_01_numbers_tell_the_order_of_events_whichever_socket_is_drained_first() {
+    let outbox = Outbox::new();
+    let (control, stream) = outbox.attach(true);
+    let stream = stream.unwrap();
+    event(&outbox, EventKind::LoopStatus, "a", 1);
+    event(&outbox, EventKind::Control, "a", 2);
+    event(&outbox, EventKind::LoopStatus, "a", 3);
+    event(&outbox, EventKind::Control, "a", 4);
+    assert_eq!(drained(&control), [(2, 2), (4, 4)]);
+    // A socket that stalls meanwhile keeps the numbers that were given.
+    stream.set_stalled(true);
+    event(&outbox, EventKind::LoopStatus, "a", 5);
+    event(&outbox, EventKind::Control, "a", 6);
+    assert_eq!(drained(&control), [(6, 5)]);
+    assert_eq!(drained(&stream), [(1, 1), (5, 3)]);
 }
 
 #[test]

@@ -49,10 +49,12 @@ fn is_runner(word: &str) -> bool {
 /// Most words peeled off one piece, and deepest nesting of `-c` scripts.
 const MAX_PEELED: usize = 8;
 const MAX_SCRIPTS: usize = 5;
-/// What looking into one piece costs beside its length, and what may be spent
-/// on a text beside its length, both in bytes.
-const PIECE_COST: usize = 256;
+/// What may be looked into for one rule, in bytes, and what each piece costs
+/// beside its length.
 const ALLOWANCE: usize = 32 * 1024;
+const PIECE_COST: usize = 256;
+/// Most pieces that may say the word without being what is looked for.
+const MOST_SAID: usize = 3000;
 
 /// Whether a fragment of `text` passes `test`. `first` is the first word of
 /// what `test` looks for, bare: pieces that do not say it are not looked into.
@@ -63,12 +65,17 @@ pub(super) fn any(text: &str, first: &str, test: &dyn Fn(&str) -> bool) -> bool 
     let mut search = Search {
         first,
         test,
-        left: text.len() + ALLOWANCE,
+        left: ALLOWANCE,
     };
+    let mut said = 0;
     pieces(text, &mut |piece| {
+        if !says(piece, first) {
+            return false;
+        }
+        said += 1;
         let piece = piece.trim();
-        !piece.is_empty()
-            && (test(piece) || may_hide(piece) && says(piece, first) && search.uncover(piece, 0))
+        said > MOST_SAID
+            || !piece.is_empty() && (test(piece) || may_hide(piece) && search.uncover(piece, 0))
     })
 }
 
@@ -97,12 +104,14 @@ pub(super) fn says(text: &str, bare: &str) -> bool {
 
 /// Quotes and backslashes: they can stand anywhere in a word.
 pub(super) fn is_dress(byte: u8) -> bool {
-    matches!(byte, b'\'' | b'"' | b'\\')
+    const DRESS: [bool; 256] = marks(b"'\"\\");
+    DRESS[usize::from(byte)]
 }
 
 /// Whether a word can begin behind this byte.
 pub(super) fn starts_word(byte: u8) -> bool {
-    byte <= b' ' || !byte.is_ascii() || b";|&()`".contains(&byte)
+    const STARTS: [bool; 256] = marks(b";|&()`");
+    byte <= b' ' || !byte.is_ascii() || STARTS[usize::from(byte)]
 }
 
 struct Search<'s> {
@@ -199,8 +208,11 @@ impl Search<'_> {
             return false;
         }
         pieces(text, &mut |piece| {
+            if !says(piece, self.first) {
+                return false;
+            }
             let piece = piece.trim();
-            (self.test)(piece) || says(piece, self.first) && self.uncover(piece, depth + 1)
+            (self.test)(piece) || self.uncover(piece, depth + 1)
         })
     }
 }
@@ -348,5 +360,7 @@ mod tests {
             "what it does not say is not in it"
         );
         assert!(!hides(&"a='x' y rm;".repeat(20), "rm x"));
+        assert!(hides(&"a rm;".repeat(4000), "rm x"));
+        assert!(!hides(&"a rm;".repeat(2000), "rm x"));
     }
 }

@@ -28,21 +28,23 @@ pub(super) fn find(text: &str) -> Option<HeredocWrite<'_>> {
     let (first, rest) = text.split_once('\n')?;
     let (before, segment) = last_segment(first);
     let head = Head::parse(segment)?;
-    let mut body_length = 0;
-    let mut found = None;
-    for line in rest.split_inclusive('\n') {
-        let bare = line.strip_suffix('\n').unwrap_or(line);
-        if bare == head.delimiter {
-            found = Some(body_length + line.len());
-            break;
+    let lines = &text[first.len()..];
+    let needle = format!("\n{}", head.delimiter);
+    let mut from = 0;
+    let (body_length, end) = loop {
+        let at = from + lines[from..].find(&needle)?;
+        let behind = at + needle.len();
+        match lines.as_bytes().get(behind) {
+            None => break (at, rest.len()),
+            Some(b'\n') => break (at, behind),
+            _ => from = at + 1,
         }
-        // With `<<-` a line with leading tabs ends it too.
-        if head.strips_tabs && bare.trim_start_matches('\t') == head.delimiter {
-            return None;
-        }
-        body_length += line.len();
+    };
+    // With `<<-` a line with leading tabs ends it too.
+    let tabbed = |line: &str| line.trim_start_matches('\t') == head.delimiter;
+    if head.strips_tabs && rest[..body_length].split('\n').any(tabbed) {
+        return None;
     }
-    let end = found?;
     let body = &rest[..body_length];
     if !head.quoted && body.contains(['`', '$', '\\']) {
         return None;

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use super::super::context::Context;
 use super::super::family::Command as CallCommand;
 use super::super::path;
-use super::heredoc;
+use super::heredoc::{self, HeredocWrite};
 use super::judge::{self, Arg, Judge};
 use super::launcher;
 use super::lexer::{self, Direction, Then};
@@ -61,6 +61,13 @@ pub(super) fn stays_inside(
                 .map(|dir| format!("{}/.letta/agents/{id}/{dir}", context.home))
         })
         .collect();
+    let read = |text| str::contains(text, "<<").then(|| heredoc::find(text));
+    let write = read(text);
+    let published_write = if published_text == text {
+        write
+    } else {
+        read(published_text)
+    };
     [true, false].into_iter().all(|shell| {
         let mut walk = Walk {
             context,
@@ -71,7 +78,11 @@ pub(super) fn stays_inside(
             paths: MAX_PATHS,
             shell,
         };
-        walk.text(if shell { text } else { published_text })
+        if shell {
+            walk.text(text, write)
+        } else {
+            walk.text(published_text, published_write)
+        }
     })
 }
 
@@ -88,9 +99,11 @@ struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    fn text(&mut self, text: &str) -> bool {
-        if text.contains("<<") {
-            let Some(write) = heredoc::find(text) else {
+    /// `write` is the here-document of `text`: `None` without a `<<`, and nothing
+    /// inside when it is none that is understood.
+    fn text(&mut self, text: &str, write: Option<Option<HeredocWrite<'_>>>) -> bool {
+        if let Some(write) = write {
+            let Some(write) = write else {
                 return false;
             };
             if !write.before.trim().is_empty() && !self.segments(write.before) {

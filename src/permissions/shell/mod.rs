@@ -73,16 +73,18 @@ impl<'a> ShellView<'a> {
     /// The spellings that rules are compared with (05 §4.4).
     pub(super) fn candidates(&self) -> impl Iterator<Item = &str> {
         let made = self.candidates.get_or_init(|| {
-            let first = primary(&self.raw);
-            let mut all = vec![payload(&first)];
-            for more in [
-                payload(&self.raw),
-                unwrap_launcher(&self.raw).into_owned(),
-                unwrap_launcher(&first).into_owned(),
-            ] {
-                if !all.contains(&more) {
-                    all.push(more);
+            let mut all = Vec::new();
+            let mut add = |text: &str| {
+                for form in [payload(text), unwrap_launcher(text).into_owned()] {
+                    if !all.contains(&form) {
+                        all.push(form);
+                    }
                 }
+            };
+            let first = primary(&self.raw);
+            add(&first);
+            if first != self.raw.trim() {
+                add(&self.raw);
             }
             all
         });
@@ -93,12 +95,11 @@ impl<'a> ShellView<'a> {
     /// backslashes aside: no spelling or part of it starts with `word` otherwise.
     pub(super) fn says(&self, word: &str) -> bool {
         let bare = self.bare.get_or_init(|| {
-            if self.raw.bytes().any(fragments::is_dress) {
-                let kept = |c: &char| !matches!(c, '\'' | '"' | '\\');
-                Some(self.raw.chars().filter(kept).collect())
-            } else {
-                None
-            }
+            let bytes = self.raw.bytes();
+            let kept: Vec<u8> = bytes.filter(|byte| !fragments::is_dress(*byte)).collect();
+            let dressed = kept.len() < self.raw.len();
+            // Without some of its ASCII bytes a text is still a text.
+            dressed.then(|| String::from_utf8(kept).ok()).flatten()
         });
         let bare = bare.as_deref().unwrap_or(&self.raw);
         let starts = |at: usize| {

@@ -9,8 +9,12 @@ use super::published::{is_blank, split_tolerant, strip_quotes, word_run, words};
 pub(super) const LAUNCHERS: [&str; 5] = ["bash", "sh", "zsh", "dash", "ksh"];
 /// Deepest nesting of launchers that is looked through.
 const MAX_LAUNCHERS: usize = 5;
-/// Most segments that may only prepare before the primary command comes.
-const MAX_PREPARING: usize = 64;
+/// Longest text that is split to find its primary command, in bytes. A longer
+/// one is taken whole: permits then cover less, and restrictions look at every
+/// part anyway.
+const MAX_SPLIT: usize = 8 * 1024;
+/// Longest normal form of a git command, in bytes.
+const MAX_GIT: usize = 4 * 1024;
 
 /// Words with real quoting: quotes removed, backslashes escape outside single
 /// quotes, empty words dropped. Reads no further than asked.
@@ -126,8 +130,11 @@ fn inner_command(text: &str) -> Option<String> {
 /// `env` and assignments dropped.
 pub(in super::super) fn primary(text: &str) -> String {
     let unwrapped = unwrap_launcher(text);
+    if unwrapped.len() > MAX_SPLIT {
+        return unwrapped.into_owned();
+    }
     if let Some(segments) = split_tolerant(&unwrapped) {
-        for segment in segments.iter().take(MAX_PREPARING) {
+        for segment in &segments {
             if let Some(command) = without_prefix(segment) {
                 return command;
             }
@@ -199,6 +206,11 @@ fn git_without_directory(text: &str) -> String {
     for word in list {
         out.push(' ');
         out.push_str(&word);
+        if out.len() > MAX_GIT {
+            // Good for prefixes, and equal to no rule.
+            out.push('\0');
+            break;
+        }
     }
     out
 }

@@ -1,5 +1,5 @@
 //! The offer for a shell command: a prefix, a skill's scripts, or the command
-//! itself; none for commands that destroy (05 §10).
+//! itself; none for commands that destroy or are too long to read (05 §10).
 
 use super::super::context::Context;
 use super::super::shell::ShellView;
@@ -20,13 +20,17 @@ const LOOKING: [&str; 26] = [
     "wc", "diff", "file", "stat", "curl", "rg", "ag", "ack", "fgrep", "egrep", "jq", "yq", "tree",
     "less",
 ];
-/// Most paths that are held against the places of skills.
-const MAX_PATHS: usize = 256;
+/// Longest command for which something is offered, in bytes: nobody reads a
+/// longer one, and its rule would fill a settings file.
+const MAX_OFFERED: usize = 8 * 1024;
 /// Longest command shown in an offer, in characters.
 const SHOWN: usize = 40;
 
 pub(super) fn suggest(shell: &ShellView<'_>, context: &Context<'_>) -> Option<Suggestion> {
     let raw = shell.raw();
+    if raw.len() > MAX_OFFERED {
+        return None;
+    }
     let unwrapped = unwrap_launcher(raw);
     if destroys(raw) || destroys(&unwrapped) || forces(&unwrapped) {
         return None;
@@ -126,16 +130,8 @@ fn destroys(text: &str) -> bool {
 }
 
 fn forces(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let ends =
-        |byte: Option<&u8>| byte.is_none_or(|b| !b.is_ascii_graphic() || b"'\";|&".contains(b));
-    let stands = |flag: &str| {
-        text.match_indices(flag).any(|(at, flag)| {
-            ends(at.checked_sub(1).and_then(|at| bytes.get(at))) && ends(bytes.get(at + flag.len()))
-        })
-    };
-    // A redirect that is taken out may leave a flag where none stood.
-    if !text.contains('>') && !FORCEFUL.iter().any(|flag| stands(flag)) {
+    // All of them hold one of these.
+    if !text.contains("-f") && !text.contains("--hard") {
         return false;
     }
     let any = |segment: &str| words(segment).any(|(word, _)| FORCEFUL.contains(&word));
@@ -249,11 +245,9 @@ fn absolute_paths(command: &str) -> Vec<String> {
         word.trim_start_matches(['"', '\'', '`', '(', '[', '{'])
             .trim_end_matches(['"', '\'', '`', ')', ',', ';', '|', ']', '}'])
     });
-    let of_skill = |word: &str| word.contains("/scripts/") || word.contains('\\');
     quoted
         .chain(bare)
-        .filter(|word| absolute(word) && of_skill(word))
-        .take(MAX_PATHS)
+        .filter(|word| absolute(word))
         .map(|word| word.replace('\\', "/"))
         .collect()
 }

@@ -26,7 +26,8 @@ pub(super) fn runtime_start(mut fields: Fields) -> Result<RuntimeStart, ShapeErr
         .optional_array("external_tools")?
         .map(external_groups)
         .transpose()?;
-    if let Some(sources) = fields.optional_strings("skill_sources")?
+    let skill_sources = fields.optional_strings("skill_sources")?;
+    if let Some(sources) = &skill_sources
         && let Some(unknown) = sources
             .iter()
             .find(|s| !["bundled", "global", "agent", "project"].contains(&s.as_str()))
@@ -51,6 +52,7 @@ pub(super) fn runtime_start(mut fields: Fields) -> Result<RuntimeStart, ShapeErr
         recover_approvals: fields.optional_bool("recover_approvals")?.unwrap_or(true),
         force_device_status: fields.optional_bool("force_device_status")?.unwrap_or(true),
         wait_for_replay: fields.optional_bool("wait_for_replay")?.unwrap_or(false),
+        skill_sources,
         teleport_id: fields.optional_string("teleport_id")?,
         external_tools,
     })

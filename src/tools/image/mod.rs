@@ -6,7 +6,8 @@
 //! named by its content, never by its extension. One image is decoded at a
 //! time, so that parallel reads do not add up their memory.
 
-mod fit;
+mod content;
+pub mod fit;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::disk;
 use super::offload::{self, Failure, INTERRUPTED, Worked};
 use super::tool::{Status, ToolCall, ToolOutcome, ToolReturn};
 
+pub use content::{OnFailure, Unprepared};
 pub use fit::{Fitted, ImageError, fit};
 
 /// Larger image files are refused, in bytes.

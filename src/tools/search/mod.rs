@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use content::{FileHits, Found, Line, Pattern, Query, Wanted, grep};
 pub use files::{Listed, list};
-pub use tree::{GlobRule, Tree};
+pub use tree::{GlobRule, LeftOut, Tree};
 
 /// How long one search of a tool may take.
 pub const TOOL_TIME: Duration = Duration::from_secs(60);

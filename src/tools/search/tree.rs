@@ -242,10 +242,12 @@ fn file_type(name: &str) -> Result<Types, SearchError> {
 
 /// Files and directories known by device and inode, so that no link leads
 /// around the rule.
-struct LeftOut(Vec<(u64, u64)>);
+#[derive(Debug)]
+pub struct LeftOut(Vec<(u64, u64)>);
 
 impl LeftOut {
-    fn new(paths: &[PathBuf]) -> Self {
+    /// Those of `paths` that are there.
+    pub fn new(paths: &[PathBuf]) -> Self {
         Self(
             paths
                 .iter()
@@ -264,7 +266,12 @@ impl LeftOut {
             Some(found) => self.0.iter().any(|(_, inode)| *inode == found),
             None => !self.0.is_empty(),
         };
-        may_be && fs::metadata(entry.path()).is_ok_and(|metadata| self.contains(&metadata))
+        may_be && self.leads_to(entry.path())
+    }
+
+    /// Whether `path` is one of them, or a link to one.
+    pub fn leads_to(&self, path: &Path) -> bool {
+        !self.0.is_empty() && fs::metadata(path).is_ok_and(|found| self.contains(&found))
     }
 }
 

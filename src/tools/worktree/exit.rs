@@ -94,8 +94,14 @@ async fn leave(call: &ToolCall, context: &ToolContext) -> Result<String, Trouble
         ));
     }
     let branch = branch_of(&git, &worktree).await?;
+    let links = {
+        let list = ["ls-files", "--others", "--exclude-standard", "-z"];
+        let others = git.text(&worktree, &list).await?;
+        let (worktree, primary) = (worktree.clone(), repository.primary.clone());
+        on_disk(move || our_links(&others, &worktree, &primary)).await?
+    };
     if remove && !discard {
-        let unsaved = unsaved_work(&git, &repository).await?;
+        let unsaved = unsaved_work(&git, &repository, &links).await?;
         if !unsaved.is_empty() {
             return Err(Trouble::Refused(format!(
                 "{} still holds work:\n\n{}\n\nCommit or push it, leave with action keep, or, if it may be lost, call again with discard_changes: true.",
@@ -113,6 +119,14 @@ async fn leave(call: &ToolCall, context: &ToolContext) -> Result<String, Trouble
     let released = on_disk(move || claim.release()).await?;
     let mut note = branch.clone().unwrap_or_else(|| "(detached)".into());
     if remove {
+        let root = worktree.clone();
+        on_disk(move || {
+            for link in links {
+                // What stays makes git refuse, which is told.
+                let _ = std::fs::remove_file(root.join(link));
+            }
+        })
+        .await?;
         let path = worktree.to_string_lossy();
         let mut arguments = vec!["worktree", "remove"];
         arguments.extend(discard.then_some("--force"));
@@ -148,12 +162,33 @@ async fn leave(call: &ToolCall, context: &ToolContext) -> Result<String, Trouble
     Ok(lines.join("\n"))
 }
 
+/// The untracked links that lead to the same place of the primary checkout:
+/// dependencies and hooks that were linked when the worktree was made.
+fn our_links(others: &str, worktree: &Path, primary: &Path) -> Vec<String> {
+    let ours = |name: &&str| {
+        let target = std::fs::read_link(worktree.join(name));
+        !name.is_empty() && target.is_ok_and(|target| target == primary.join(name))
+    };
+    let names = others.split('\0');
+    names.filter(ours).map(str::to_owned).collect()
+}
+
 /// What a removal would lose.
-async fn unsaved_work(git: &Git<'_>, repository: &Repository) -> Result<Vec<String>, GitError> {
+async fn unsaved_work(
+    git: &Git<'_>,
+    repository: &Repository,
+    links: &[String],
+) -> Result<Vec<String>, GitError> {
     let mut unsaved = Vec::new();
     let status = git
         .text(&repository.root, &["status", "--porcelain"])
         .await?;
+    let is_link = |line: &&str| {
+        let name = line.strip_prefix("?? ");
+        name.is_some_and(|name| links.iter().any(|link| link == name))
+    };
+    let status: Vec<&str> = status.lines().filter(|line| !is_link(line)).collect();
+    let status = status.join("\n");
     note(&mut unsaved, &status, "uncommitted change(s)");
     let base = repository.default_base(git).await?;
     let range = format!("{base}..HEAD");

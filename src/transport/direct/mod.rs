@@ -75,7 +75,7 @@ pub struct DirectParts {
     pub door: DoorSender,
     /// The Letta API, for `--openai-api`.
     pub api: crate::api::Client,
-    /// What this machine can do, for `/app-server-info`.
+    /// All children, and whether they can be confined.
     pub processes: Processes,
     /// The session log.
     pub log: SessionLog,
@@ -203,10 +203,10 @@ async fn answer(
             plain(503, "draining\n")
         }
         Admission::Http(Endpoint::Ready) => plain(200, "ok\n"),
-        Admission::Http(Endpoint::Info) => {
-            let info = app_server_info("http-info", &house.parts.processes).await;
-            json_answer(200, &info)
-        }
+        Admission::Http(Endpoint::Info) => json_answer(
+            200,
+            &app_server_info(&house.parts.processes, "http-info").await,
+        ),
         Admission::Http(Endpoint::Page) => match &house.page {
             Some(page) => page.page(&head.headers),
             None => empty(404, "Not Found"),

@@ -23,6 +23,17 @@ use super::auth::{Auth, digest, same};
 
 /// The one source of the page; `local-cloud` serves the same.
 const PAGE: &str = include_str!("../../../local-cloud/src/page/chat.html");
+/// Parts of its script that stand in files of their own, and where they go.
+const PARTS: [(&str, &str); 2] = [
+    (
+        "/* terminal.js */",
+        include_str!("../../../local-cloud/src/page/terminal.js"),
+    ),
+    (
+        "/* machine.js */",
+        include_str!("../../../local-cloud/src/page/machine.js"),
+    ),
+];
 
 /// Only what the page itself brings may run, and it may talk to this server only.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
@@ -89,7 +100,10 @@ impl PageDoor {
         if self.own_host(headers).is_none() {
             return super::empty(403, "Forbidden");
         }
-        let mut response = Response::new(Body::from(PAGE));
+        let whole = PARTS.iter().fold(PAGE.to_owned(), |page, (place, part)| {
+            page.replacen(place, part, 1)
+        });
+        let mut response = Response::new(Body::from(whole));
         let headers = response.headers_mut();
         for (name, value) in [
             (header::CONTENT_TYPE, "text/html; charset=utf-8"),

@@ -213,7 +213,7 @@ async fn a_large_frame_may_take_long_as_long_as_it_moves() {
     let mut bench = Bench::single();
     let mut raw = bench.dial().await.accept().raw();
     let (_, outbox, _) = bench.opened().await;
-    outbox.push_reply("x".repeat(64 * 1024).into());
+    outbox.push_reply("x".repeat(64 * 1024));
     let mut taken = 0;
     let mut some = [0; 4096];
     while taken < 48 * 1024 {
