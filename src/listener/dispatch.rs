@@ -98,10 +98,6 @@ impl Listener {
         self.runtimes.tell(scope, subscribers, message);
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one frame, taken apart once"
-    )]
     fn on_command(
         &mut self,
         from: &ConnectionId,
