@@ -18,8 +18,13 @@ async fn run(lab: &Lab, scope: &Scope, command: &str, args: &str) -> Value {
         frame["args"] = json!(args);
     }
     let answer = device.request(frame, SOON).await.unwrap();
-    let shows =
-        |kind: &'static str| move |frame: &Frame| frame.value["delta"]["message_type"] == kind;
+    let shows = |kind: &'static str| {
+        let command = json!(command);
+        move |frame: &Frame| {
+            let delta = &frame.value["delta"];
+            delta["message_type"] == kind && delta["command_id"] == command
+        }
+    };
     let (start, _) = lab.frame(mark, shows("slash_command_start")).await;
     let (end, _) = lab.frame(mark, shows("slash_command_end")).await;
     let input = if args.is_empty() {

@@ -57,15 +57,14 @@ impl Turn {
             ..
         } = input;
         let api = services.api.acting_as(options.acting_user_id.as_deref());
-        let (agent, secrets, memory) = port
-            .unless_cancelled(async {
-                tokio::join!(
-                    services.agents.agent(&api, &scope),
-                    services.agents.secrets(&api, &scope),
-                    memory_sync::before_turn(&services, &api, &scope),
-                )
-            })
-            .await?;
+        let known = port.unless_cancelled(async {
+            tokio::join!(
+                services.agents.agent(&api, &scope),
+                services.agents.secrets(&api, &scope),
+                memory_sync::before_turn(&services, &api, &scope),
+            )
+        });
+        let (agent, secrets, memory) = Box::pin(known).await?;
         let starts_with_messages = matches!(opening, Opening::Messages);
         if starts_with_messages {
             tag_agent(&services, &api, &scope, agent.as_deref()).await;
