@@ -69,7 +69,6 @@ impl Trial {
             name: "trial".into(),
             local: false,
             open: false,
-            local: false,
         };
         let defaults = RemoteDefaults {
             mode: PermissionMode::Standard,
@@ -111,7 +110,6 @@ impl Trial {
                 binary: "/opt/letta".into(),
             }),
             toolbox: Toolbox::new(tools),
-            controllers: crate::tools::Controllers::new(events.clone()),
             background: processes,
             metrics: Meter(Metrics::new("0", [])),
             events,

@@ -284,7 +284,7 @@ impl ExternalCaller for Caller {
                 owner
             };
             let _out = Out(&self.controllers, id);
-            let body = call_frame(&request).to_string().into();
+            let body = call_frame(&request).to_string();
             self.controllers.0.events.send(Outbound::Reply { to, body });
             let gone = || Err("Listener runtime stopped".into());
             answered.await.unwrap_or_else(|_| gone())

@@ -373,7 +373,7 @@ async fn serve(
     let reload = settings_reload(&foundation, &notifier);
     let signalled = tokio::select! {
         ended = ended(&mut relay) => Err(ended),
-        signal = signals.to_stop(&reload) => Ok(signal),
+        signal = signals.stop_wanted(&reload) => Ok(signal),
     };
     let code = match &signalled {
         Ok(_) => {
@@ -384,7 +384,7 @@ async fn serve(
             tokio::select! {
                 () = quiet(&services) => {}
                 () = tokio::time::sleep(config.drain) => {}
-                _ = signals.to_stop(&|| {}) => return Ok(0),
+                _ = signals.stop_wanted(&|| {}) => return Ok(0),
             }
             0
         }
@@ -577,7 +577,7 @@ impl Signals {
 
     /// Waits for SIGTERM or SIGINT; SIGHUP reads settings again, or stops when a
     /// person's terminal went away (00 §5). Gives its name.
-    async fn to_stop(&mut self, reload: &(dyn Fn() + Sync)) -> &'static str {
+    async fn stop_wanted(&mut self, reload: &(dyn Fn() + Sync)) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return "SIGTERM",

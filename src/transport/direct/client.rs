@@ -56,7 +56,7 @@ impl Client {
         }
         self.lifecycle("_ws_open", None);
         if let Some(greeting) = greeting {
-            outbox.push_reply(greeting.into());
+            outbox.push_reply(greeting);
         }
         let unanswered = Arc::new(AtomicU32::new(0));
         let (inbound, messages) = mpsc::channel(INBOUND_CAPACITY);

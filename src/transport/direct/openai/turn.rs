@@ -161,10 +161,11 @@ impl OpenAi {
         outbox.detach();
         // A listener that is gone itself need not hear it.
         let _ = self.door.send(DoorEvent::Gone { connection }).await;
-        if disposable && let Some(Note::Conversation(conversation)) = told.first() {
-            if let Err(error) = self.api.delete_conversation(conversation).await {
-                tracing::debug!(%error, "A conversation of one request could not be deleted.");
-            }
+        if disposable
+            && let Some(Note::Conversation(conversation)) = told.first()
+            && let Err(error) = self.api.delete_conversation(conversation).await
+        {
+            tracing::debug!(%error, "A conversation of one request could not be deleted.");
         }
         let well = ended.is_ok() && told.last() == Some(&Note::Finished);
         well.then_some(told)
