@@ -54,7 +54,9 @@ async fn main() -> Result<()> {
 async fn measure(binary: &Path, directory: &Path) -> Result<()> {
     let cloud = LocalCloud::start(Options::default()).await?;
     println!("load average      {}", load()?);
-    let size = std::fs::metadata(binary).context("the binary")?.len();
+    // It is started in another directory.
+    let binary = &binary.canonicalize().context("the binary")?;
+    let size = std::fs::metadata(binary)?.len();
     println!("size              {size} bytes");
 
     let mut starts = Vec::new();
