@@ -61,6 +61,13 @@ async fn new_agent(lab: &Lab) -> Scope {
     Scope::new(id("agent_id"), id("conversation_id"))
 }
 
+/// Sends a message and does not wait. Its id is new: a server with Redis knows
+/// a request again by the ids of its messages, whatever conversation it is for.
+async fn say(lab: &Lab, scope: &Scope, text: &str) {
+    let id = format!("cm-{}", uuid::Uuid::new_v4());
+    lab.say(scope, &id, text).await;
+}
+
 /// A turn that ends well.
 async fn turn(lab: &Lab, scope: &Scope, text: &str) -> TurnTrace {
     deciding(lab, scope, text, |_| Decision::Ignore).await
@@ -156,7 +163,7 @@ async fn an_aborted_answer_ends_and_the_next_message_is_answered() {
     let (lab, scope) = lab().await;
     let mark = lab.cloud.mark();
     let slowly = format!("SPLIT 300\nPACE 0.1\nSAY {}", "word ".repeat(300));
-    lab.say(&scope, "cm-1", &slowly).await;
+    say(&lab, &scope, &slowly).await;
     lab.labelled(mark, "stream_delta:assistant_message").await;
     abort(&lab, &scope).await;
     let (finished, _) = lab.labelled(mark, "turn_finished").await;
@@ -171,7 +178,7 @@ async fn an_aborted_call_is_stopped_and_the_next_message_is_answered() {
     lab.mode(&scope, "unrestricted").await;
     let mark = lab.cloud.mark();
     let script = format!("{}\nSAY late", bash("echo begun > begun; exec sleep 60"));
-    lab.say(&scope, "cm-1", &script).await;
+    say(&lab, &scope, &script).await;
     lab.written("begun").await;
     abort(&lab, &scope).await;
     let (finished, _) = lab.labelled(mark, "turn_finished").await;
@@ -194,7 +201,7 @@ async fn a_program_killed_in_a_tool_closes_the_call_once_and_goes_on() {
         "{}\nSAY over",
         bash("echo ran >> ran.txt; echo $$ > pid; exec sleep 60")
     );
-    lab.say(&scope, "cm-1", &script).await;
+    say(&lab, &scope, &script).await;
     lab.written("pid").await;
     lab.restart("KILL").await;
     let path = format!("/v1/conversations/{}/messages", scope.conversation);
@@ -203,7 +210,7 @@ async fn a_program_killed_in_a_tool_closes_the_call_once_and_goes_on() {
     };
     lab.cloud.wait_for_request(is_closing, SOON).await.unwrap();
     let mark = lab.cloud.mark();
-    lab.say(&scope, "cm-2", "SAY again").await;
+    say(&lab, &scope, "SAY again").await;
     let is_own_end = |frame: &Frame| {
         frame.kind() == "turn_finished"
             && !frame.value["turn_id"]
@@ -233,7 +240,7 @@ async fn a_program_killed_while_a_human_is_asked_asks_again_and_runs_once() {
     lab.mode(&scope, "standard").await;
     let mark = lab.cloud.mark();
     let line = bash("touch asked && echo ran >> ran.txt");
-    lab.say(&scope, "cm-1", &format!("{line}\nSAY done")).await;
+    say(&lab, &scope, &format!("{line}\nSAY done")).await;
     let (_, asked) = lab.labelled(mark, "control_request").await;
     let device = lab.restart("KILL").await;
     let sync = json!({"type": "sync", "runtime": scope.runtime()});

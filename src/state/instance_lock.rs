@@ -232,7 +232,7 @@ mod tests {
         let error = InstanceLock::acquire(&home, slash).expect_err("held");
         let text = error.to_string();
         assert!(
-            text.contains(&format!("process {}", std::process::id())),
+            text.contains(&format!("pid {}", std::process::id())),
             "{text}"
         );
         assert!(text.contains(&path.display().to_string()), "{text}");
