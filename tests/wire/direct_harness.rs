@@ -178,10 +178,10 @@ impl Direct {
 async fn printed(output: &mut Lines<BufReader<ChildStdout>>, start: &str) -> String {
     let line = async {
         loop {
-            match output.next_line().await.unwrap() {
-                Some(line) if line.starts_with(start) => return line,
-                Some(_) => {}
-                None => panic!("the program ended without printing {start:?}"),
+            // The program ends only when something went wrong.
+            let line = output.next_line().await.unwrap().expect(start);
+            if line.starts_with(start) {
+                return line;
             }
         }
     };
