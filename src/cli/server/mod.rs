@@ -3,6 +3,8 @@
 mod bridge;
 mod direct;
 mod health;
+mod schedules;
+mod signals;
 pub(super) mod start;
 
 use std::ffi::OsString;
@@ -11,22 +13,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::direct::Direct;
+use self::signals::Signals;
 use self::start::Foundation;
 use super::detach::{self, Detached};
 use super::{help, init, notify::Notifier, usage};
 use crate::api::models::Models;
-use crate::config::{CronScope, FrameLog, ServerCommand, USAGE_EXIT, parse_server};
+use crate::config::{FrameLog, ServerCommand, USAGE_EXIT, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
-use crate::cron::firing::Conversations;
-use crate::cron::scheduler::Scheduler;
-use crate::cron::store::Store;
-use crate::cron::zone::Zones;
 use crate::events::EventSink;
 use crate::hooks::Hooks;
 use crate::listener::{Listener, door};
@@ -363,8 +361,8 @@ async fn serve(
         listener_stop.clone(),
     ));
     let scheduler_stop = draining.child_token();
-    let scheduler = tokio::spawn(fire_schedules(
-        scheduler(&services, config.cron),
+    let scheduler = tokio::spawn(schedules::fire(
+        schedules::scheduler(&services, config.cron),
         services.link.clone(),
         scheduler_stop.clone(),
     ));
@@ -487,35 +485,6 @@ fn greet(
     println!("Health: {}", health.address());
 }
 
-/// What fires the schedules; `None` when it is turned off.
-fn scheduler(services: &Services, scope: CronScope) -> Option<Scheduler> {
-    (scope != CronScope::Off).then(|| Scheduler {
-        store: Store::new(&services.home),
-        scope,
-        zones: Zones::system(),
-        target: Arc::new(Conversations {
-            api: services.api.0.clone(),
-            inject: services.inject.clone(),
-            events: services.events.clone(),
-        }),
-        metrics: services.metrics.0.clone(),
-        clock: Arc::new(jiff::Timestamp::now),
-    })
-}
-
-/// Fires schedules from the first connection on, through every later loss (07 §1.5).
-async fn fire_schedules(
-    scheduler: Option<Scheduler>,
-    mut link: watch::Receiver<Link>,
-    stop: CancellationToken,
-) {
-    let Some(scheduler) = scheduler else { return };
-    let connected = async { link.wait_for(|link| link.open).await.is_ok() };
-    if stop.run_until_cancelled(connected).await == Some(true) {
-        scheduler.run(stop).await;
-    }
-}
-
 /// Everything that children of this process get.
 fn processes(foundation: &Foundation, device_id: &str) -> Processes {
     let binary = std::env::current_exe().unwrap_or_else(|_| "letta".into());
@@ -557,40 +526,6 @@ async fn quiet(services: &Services) {
     let mut total = services.load.total();
     // The sender lives in `services`.
     let _ = total.wait_for(|load| load.turns == 0).await;
-}
-
-/// What the outside tells this process to do, caught from the start on.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-}
-
-impl Signals {
-    fn catch() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for SIGTERM or SIGINT; SIGHUP reads settings again, or stops when a
-    /// person's terminal went away (00 §5). Gives its name.
-    async fn stop_wanted(&mut self, reload: &(dyn Fn() + Sync)) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.term.recv() => return "SIGTERM",
-                _ = self.int.recv() => return "SIGINT",
-                _ = self.hup.recv() => {
-                    if start::is_terminal() {
-                        return "SIGHUP";
-                    }
-                    reload();
-                }
-            }
-        }
-    }
 }
 
 /// Reads the user settings again; rules and hooks are read with every call anyway.
