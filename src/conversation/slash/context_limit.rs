@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::api::models;
+use crate::process::capture::thousands;
 
 /// Less needs an override.
 const LEAST: u64 = 30_000;
@@ -78,7 +79,7 @@ impl Wanted {
             let label = label.or(handle).unwrap_or_default();
             return Ok((
                 most,
-                format!("reset to {} tokens for {label}.", grouped(most)),
+                format!("reset to {} tokens for {label}.", thousands(most)),
             ));
         };
         if !self.beyond_bounds && tokens < LEAST {
@@ -90,7 +91,7 @@ impl Wanted {
         if let Some(most) = most.filter(|most| tokens > *most && !self.beyond_bounds) {
             return Err(format!(
                 "Context window cannot exceed the model.json default of {} tokens. Use --override to apply a larger value.",
-                grouped(most)
+                thousands(most)
             ));
         }
         let note = if self.beyond_bounds {
@@ -98,21 +99,11 @@ impl Wanted {
         } else {
             ""
         };
-        Ok((tokens, format!("set to {} tokens{note}.", grouped(tokens))))
+        Ok((
+            tokens,
+            format!("set to {} tokens{note}.", thousands(tokens)),
+        ))
     }
-}
-
-/// `200000` → `200,000`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
