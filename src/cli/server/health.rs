@@ -112,17 +112,23 @@ impl Health {
     }
 
     /// Follows the relay, if there is one, and the conversations from now on.
+    /// Called before the relay runs.
     pub(super) fn follow(
         &self,
-        relay: Option<watch::Receiver<RelayStatus>>,
+        mut relay: Option<watch::Receiver<RelayStatus>>,
         load: watch::Receiver<TotalLoad>,
         last_error: watch::Receiver<Option<String>>,
         notifier: &Notifier,
     ) {
+        // Taken here, before the relay runs: what a task that starts late finds
+        // could be a state that nobody was told of yet.
+        let before = relay
+            .as_mut()
+            .map(|relay| relay.borrow_and_update().clone());
         let (this, stop) = (self.clone(), self.stop.clone());
         let notifier = notifier.clone();
         let follow = async move {
-            stop.run_until_cancelled(this.keep_up(relay, load, last_error, notifier))
+            stop.run_until_cancelled(this.keep_up(relay, before, load, last_error, notifier))
                 .await;
         };
         self.tasks
@@ -134,14 +140,12 @@ impl Health {
     async fn keep_up(
         &self,
         mut relay: Option<watch::Receiver<RelayStatus>>,
+        mut before: Option<RelayStatus>,
         mut load: watch::Receiver<TotalLoad>,
         mut last_error: watch::Receiver<Option<String>>,
         notifier: Notifier,
     ) {
         let (mut ready, mut announced) = (false, false);
-        let mut before = relay
-            .as_mut()
-            .map(|relay| relay.borrow_and_update().clone());
         loop {
             tokio::select! {
                 Some(status) = changed(&mut relay) => {
