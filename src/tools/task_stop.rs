@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
 use super::{arguments, lenient};
+use crate::subagents::desk::is_task_id;
 
 const STOPPED: &str = "Process killed successfully";
 const NOT_STOPPED: &str = "Failed to kill process (may have already exited)";
@@ -46,7 +47,7 @@ impl TaskStop {
         }
     }
 
-    fn stop(&self, call: &ToolCall, context: &ToolContext) -> ToolOutcome {
+    async fn stop(&self, call: &ToolCall, context: &ToolContext) -> ToolOutcome {
         let id = match call.args.get(self.argument) {
             Some(Value::String(id)) => id.trim().to_owned(),
             Some(Value::Number(_)) => match lenient::number(&call.args, self.argument) {
@@ -55,7 +56,11 @@ impl TaskStop {
             },
             _ => return arguments::wrong(self.name, self.argument, "a string", &call.args),
         };
-        let stopped = context.processes.stop(&context.scope, &id);
+        let stopped = if is_task_id(&id) {
+            context.delegation.desk.stop(&context.scope, &id).await
+        } else {
+            context.processes.stop(&context.scope, &id)
+        };
         ToolOutcome::text(if stopped { STOPPED } else { NOT_STOPPED })
     }
 }
@@ -66,9 +71,9 @@ impl Tool for TaskStop {
     }
 
     fn description(&self) -> &str {
-        "Ends something that runs in the background of this conversation, by its ID: a command (`bash_3`) or a command \
-         session (`2`, or `exec_2`). It and all it started get SIGTERM, and SIGKILL two seconds later if they are \
-         still there. What you stop sends no notification."
+        "Ends something that runs in the background of this conversation, by its ID: a command (`bash_3`), a command \
+         session (`2`, or `exec_2`) or a subagent (`task_4`). A subagent is aborted, and its notification says so. A command and all it started get SIGTERM, and SIGKILL two seconds later if they are \
+         still there. A command that you stop sends no notification."
     }
 
     fn parameters(&self) -> &Value {
@@ -77,7 +82,7 @@ impl Tool for TaskStop {
 
     fn run<'a>(&'a self, call: &'a ToolCall, context: &'a ToolContext) -> ToolFuture<'a> {
         Box::pin(async move {
-            let outcome = self.stop(call, context);
+            let outcome = self.stop(call, context).await;
             if outcome == ToolOutcome::text(STOPPED) {
                 context
                     .conversation

@@ -22,9 +22,11 @@ use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
 use crate::permissions::Workspace;
 use crate::process::{Processes, TurnFacts};
-use crate::protocol::command::{ImageFailureMode, InputOptions};
+use crate::protocol::command::{ExecutionSettings, ImageFailureMode, InputOptions};
 use crate::protocol::{PermissionMode, Scope};
 use crate::skills::{Reader, Skill, Source};
+use crate::subagents::{Delegation, Kinds};
+use crate::tools::agent::Agent;
 use crate::tools::image::OnFailure;
 use crate::tools::tool::{ToolContext, WorkingDirectory};
 use crate::tools::toolset::{Preference, Selection};
@@ -53,6 +55,7 @@ impl Turn {
             execution,
             workspace,
             session_rules,
+            recorded,
             origin,
             ..
         } = input;
@@ -62,9 +65,10 @@ impl Turn {
                 services.agents.agent(&api, &scope),
                 services.agents.secrets(&api, &scope),
                 memory_sync::before_turn(&services, &api, &scope),
+                kinds(&services, &cwd),
             )
         });
-        let (agent, secrets, memory) = Box::pin(known).await?;
+        let (agent, secrets, memory, agent_tool) = Box::pin(known).await?;
         let starts_with_messages = matches!(opening, Opening::Messages);
         if starts_with_messages {
             tag_agent(&services, &api, &scope, agent.as_deref()).await;
@@ -104,8 +108,13 @@ impl Turn {
         let external = services
             .controllers
             .tools(&scope, origin.as_ref(), scope_ids);
-        let (tools, preset) =
-            selection.resolve(&services, agent.as_deref(), conversation.as_ref(), external)?;
+        let (tools, preset) = selection.resolve(
+            &services,
+            agent.as_deref(),
+            conversation.as_ref(),
+            agent_tool,
+            external,
+        )?;
         let loaded: Vec<String> = tools.loaded().map(String::from).collect();
         port.tell(Report::Toolset(Toolset {
             name: preset,
@@ -127,7 +136,7 @@ impl Turn {
             .clone()
             .filter(|id| id.is_hosted());
         // The next process would not know of a workspace: it must take up nothing of it.
-        let recorded = hosted.as_ref().filter(|_| workspace.is_none());
+        let recorded = hosted.as_ref().filter(|_| recorded && workspace.is_none());
         let record = Record::new(
             recorded.map(|_| services.interrupted.clone()),
             &scope,
@@ -150,12 +159,25 @@ impl Turn {
             facts: TurnFacts {
                 agent_name: name.map(Arc::from),
                 connection_id: hosted.as_ref().map(|id| Arc::from(id.as_str())),
-                memory_dir: memory.clone(),
+                memory_dir: execution
+                    .as_ref()
+                    .and_then(|settings| settings.memory_directory.as_deref())
+                    .map(Into::into)
+                    .or_else(|| memory.clone()),
+                launched: execution.as_ref().map(launched).unwrap_or_default(),
                 api_key: None,
                 base_url: Some(services.api.base_url().as_str().into()),
             },
             closed: Arc::default(),
             skill_sources: crate::tools::skill::all_sources(),
+            delegation: Delegation {
+                desk: services.desk.clone(),
+                workspace: workspace.clone(),
+                disallowed_tools: execution
+                    .as_ref()
+                    .map(|settings| settings.disallowed_tools.clone())
+                    .unwrap_or_default(),
+            },
             secrets: secrets.clone(),
         };
         let mut outgoing: Vec<Value> = Vec::new();
@@ -182,6 +204,9 @@ impl Turn {
             if secrets_changed(&due, &names) {
                 port.tell(Report::SecretsTold(names)).await;
             }
+        }
+        if let Some(settings) = execution.as_ref().filter(|_| starts_with_messages) {
+            preload(&services, &context, &settings.preload_skills, &mut outgoing).await;
         }
         let hooked = Arc::new(Hooked(services.hooks.clone()));
         let turn = Self {
@@ -244,6 +269,59 @@ async fn skills(
         })
     };
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
+}
+
+/// The Agent tool of a conversation that has kinds of subagents of its own.
+async fn kinds(services: &Services, cwd: &Path) -> Option<Arc<dyn crate::tools::Tool>> {
+    let (home, cwd) = (services.home.clone(), cwd.to_owned());
+    let read = move || Kinds::discover(&home, &cwd);
+    let (kinds, custom) = tokio::task::spawn_blocking(read).await.ok()?;
+    (custom > 0).then(|| Arc::new(Agent::new(&kinds, custom)) as Arc<dyn crate::tools::Tool>)
+}
+
+/// What the shells of a launched conversation find in place of what this
+/// process inherited (07 §6).
+fn launched(settings: &ExecutionSettings) -> Vec<(&'static str, Option<String>)> {
+    let role = settings.is_subagent.then(|| "subagent".to_owned());
+    vec![
+        ("LETTA_PARENT_AGENT_ID", settings.parent_agent_id.clone()),
+        ("LETTA_CODE_AGENT_ROLE", role),
+        ("TRANSCRIPT_PATH", settings.transcript_path.clone()),
+    ]
+}
+
+/// Puts the text of skills in front of the last user message (07 §2.6).
+async fn preload(
+    services: &Services,
+    context: &ToolContext,
+    ids: &[String],
+    outgoing: &mut [Value],
+) {
+    if ids.is_empty() {
+        return;
+    }
+    let (known, scope, ids) = (services.skills.clone(), context.scope.clone(), ids.to_vec());
+    let (cwd, sources) = (context.cwd.get(), context.skill_sources.clone());
+    let read = move || {
+        let reader = Reader {
+            cwd: &cwd,
+            agent_id: scope.agent_id.as_deref(),
+            sources: &sources,
+        };
+        let texts = ids.iter().filter_map(|id| {
+            let text = known.content(&known.find(&reader, id)?).ok()?;
+            Some(format!("<{id}>\n{text}\n</{id}>\n\n"))
+        });
+        texts.collect::<String>()
+    };
+    let texts = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+    let last = outgoing
+        .iter()
+        .rposition(|message| message.get("role").and_then(Value::as_str) == Some("user"));
+    if let Some(last) = last.filter(|_| !texts.is_empty()) {
+        let part = format!("<loaded_skills>\n{}\n</loaded_skills>", texts.trim_end());
+        prepend(&mut outgoing[last..], &[part]);
+    }
 }
 
 /// The owner of the turn's children. In a workspace they run confined or not at all.
@@ -362,6 +440,7 @@ impl<'a> ToolChoice<'a> {
         services: &Services,
         agent: Option<&Value>,
         conversation: Option<&Value>,
+        own: Option<Arc<dyn crate::tools::Tool>>,
         external: Vec<Arc<dyn crate::tools::Tool>>,
     ) -> Result<(crate::tools::TurnTools, String), End> {
         let model = CarriedModel::of(agent, conversation);
@@ -369,7 +448,7 @@ impl<'a> ToolChoice<'a> {
         self.selection.preset = preset;
         let tools = services
             .toolbox
-            .for_turn(&self.selection, external)
+            .for_turn_with(&self.selection, own, external)
             .map_err(|unknown| End::Failed(TurnError::plain(unknown.to_string())))?;
         Ok((tools, preset.as_str().to_owned()))
     }
