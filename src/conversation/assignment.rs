@@ -8,10 +8,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::actor::Conversation;
+use super::frames::now;
 use super::intake::{direct_batch, stamp};
 use crate::permissions::Workspace;
 use crate::protocol::command::{CreateMessage, ExecutionSettings};
@@ -98,8 +99,18 @@ pub(crate) struct Assigned {
     error: Option<String>,
     tokens: u64,
     /// Calls whose arguments are still streaming.
-    calls: Vec<(String, String, String)>,
+    calls: Vec<Call>,
     told: Vec<String>,
+}
+
+/// One call of a tool, as far as it is known.
+#[derive(Debug)]
+struct Call {
+    id: String,
+    name: String,
+    args: String,
+    /// The server runs it, and shows it as it is.
+    on_server: bool,
 }
 
 impl Conversation {
@@ -159,10 +170,10 @@ impl Conversation {
 
     /// A turn of the task ended.
     pub(crate) fn assigned_turn_ended(&mut self, stop: &str, error: Option<String>) {
+        self.show_calls();
         let Some(assigned) = &mut self.assigned else {
             return;
         };
-        assigned.tell_calls();
         let error = match stop {
             "end_turn" => return self.end_assignment_if_done(),
             "cancelled" if self.services.draining.is_cancelled() => {
@@ -203,6 +214,42 @@ impl Conversation {
         let _ = assigned.news.send((assigned.run, news));
     }
 
+    /// Shows a chunk of the server. A parent sees calls whole, as calls that were
+    /// made: nobody there is to decide about them.
+    pub(crate) fn show_chunk(&mut self, chunk: &str) {
+        self.frames.chunk(chunk);
+        let Some(assigned) = &mut self.assigned else {
+            return;
+        };
+        match assigned.on_chunk(chunk) {
+            Seen::PieceOfCall => {}
+            Seen::InBetween => self.frames.reflect(chunk),
+            Seen::BehindCalls => {
+                self.frames.reflect(chunk);
+                self.show_calls();
+            }
+        }
+    }
+
+    fn show_calls(&mut self) {
+        let Some(assigned) = &mut self.assigned else {
+            return;
+        };
+        for call in std::mem::take(&mut assigned.calls) {
+            if !call.on_server {
+                let delta = json!({
+                    "type": "message", "message_type": "tool_call_message",
+                    "id": format!("tool-call-{}", call.id), "date": now(),
+                    "tool_call": {"name": call.name, "tool_call_id": call.id, "arguments": call.args},
+                });
+                self.frames.reflect(&delta.to_string());
+            }
+            assigned.told.push(call.id.clone());
+            let Call { id, name, args, .. } = call;
+            assigned.tell(News::Called { id, name, args });
+        }
+    }
+
     /// Clients and the model learn what became of this conversation's subagents.
     pub(crate) fn on_board(&mut self, change: BoardChange) {
         let runs_changed = self.board.processes != change.board.processes;
@@ -228,17 +275,22 @@ impl Assigned {
     }
 
     /// A delta of the task: the JSON text that clients get.
-    pub(crate) fn on_chunk(&mut self, delta: &str) {
+    fn on_chunk(&mut self, delta: &str) -> Seen {
         let Ok(Value::Object(delta)) = serde_json::from_str(delta) else {
-            return;
+            return Seen::InBetween;
         };
         let text = |key: &str| delta.get(key).and_then(Value::as_str).unwrap_or_default();
         let kind = text("message_type");
-        if matches!(kind, "approval_request_message" | "tool_call_message") {
-            return self.collect_call(&delta);
-        }
-        self.tell_calls();
         match kind {
+            "approval_request_message" => {
+                self.collect_call(&delta, false);
+                return Seen::PieceOfCall;
+            }
+            "tool_call_message" => {
+                self.collect_call(&delta, true);
+                return Seen::InBetween;
+            }
+            "stop_reason" => return Seen::InBetween,
             "assistant_message" => {
                 if self.message_id != text("id") {
                     text("id").clone_into(&mut self.message_id);
@@ -255,6 +307,7 @@ impl Assigned {
             }
             _ => {}
         }
+        Seen::BehindCalls
     }
 
     /// A lifecycle delta: one that ends the turn says why.
@@ -270,7 +323,7 @@ impl Assigned {
     }
 
     /// Calls come in pieces: the name first, then the arguments.
-    fn collect_call(&mut self, delta: &Map<String, Value>) {
+    fn collect_call(&mut self, delta: &Map<String, Value>, on_server: bool) {
         let several = match delta.get("tool_calls") {
             Some(Value::Array(calls)) => calls.as_slice(),
             Some(call) => std::slice::from_ref(call),
@@ -285,26 +338,31 @@ impl Assigned {
             if id.is_empty() || self.told.iter().any(|told| told == id) {
                 continue;
             }
-            match self.calls.iter_mut().find(|(known, ..)| known == id) {
-                Some((_, name, known)) => {
-                    known.push_str(args);
-                    if name.is_empty() {
-                        text("name").clone_into(name);
+            match self.calls.iter_mut().find(|known| known.id == id) {
+                Some(known) => {
+                    known.args.push_str(args);
+                    if known.name.is_empty() {
+                        text("name").clone_into(&mut known.name);
                     }
                 }
-                None => self
-                    .calls
-                    .push((id.into(), text("name").into(), args.into())),
+                None => self.calls.push(Call {
+                    id: id.into(),
+                    name: text("name").into(),
+                    args: args.into(),
+                    on_server,
+                }),
             }
         }
     }
+}
 
-    fn tell_calls(&mut self) {
-        for (id, name, args) in std::mem::take(&mut self.calls) {
-            self.told.push(id.clone());
-            self.tell(News::Called { id, name, args });
-        }
-    }
+/// What a chunk is for those who see only whole calls.
+enum Seen {
+    PieceOfCall,
+    /// Calls may go on behind it.
+    InBetween,
+    /// The calls before it are whole.
+    BehindCalls,
 }
 
 /// The text of a message's content: a string, or text parts.
@@ -322,7 +380,6 @@ fn content_text(content: Option<&Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn observer() -> (Assigned, mpsc::UnboundedReceiver<(u64, News)>) {
         let (news, inbox) = mpsc::unbounded_channel();
@@ -355,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_told_once_and_whole() {
+    fn a_call_is_collected_from_its_pieces_and_known_when_the_step_is_over() {
         let (mut assigned, mut inbox) = observer();
         let piece = |name: Value, args: &str| {
             json!({"message_type": "approval_request_message",
@@ -365,19 +422,26 @@ mod tests {
             piece(json!("Bash"), ""),
             piece(Value::Null, "{\"a\":"),
             piece(Value::Null, "1}"),
-            json!({"message_type": "stop_reason", "stop_reason": "requires_approval"}),
-            piece(json!("Bash"), "again"),
-            json!({"message_type": "usage_statistics", "total_tokens": 5}),
-            json!({"message_type": "usage_statistics", "total_tokens": 6}),
         ] {
-            assigned.on_chunk(&delta.to_string());
+            assert!(matches!(
+                assigned.on_chunk(&delta.to_string()),
+                Seen::PieceOfCall
+            ));
         }
-        let Ok((7, News::Called { id, name, args })) = inbox.try_recv() else {
-            panic!("no call")
-        };
-        assert_eq!((&*id, &*name, &*args), ("c1", "Bash", "{\"a\":1}"));
-        assert!(matches!(inbox.try_recv(), Ok((7, News::Used(5)))));
-        assert!(matches!(inbox.try_recv(), Ok((7, News::Used(11)))));
-        assert!(inbox.try_recv().is_err());
+        let call = &assigned.calls[0];
+        assert_eq!((&*call.name, &*call.args), ("Bash", "{\"a\":1}"));
+        let stop = json!({"message_type": "stop_reason", "stop_reason": "requires_approval"});
+        assert!(matches!(
+            assigned.on_chunk(&stop.to_string()),
+            Seen::InBetween
+        ));
+        for (more, sum) in [(5, 5), (6, 11)] {
+            let usage = json!({"message_type": "usage_statistics", "total_tokens": more});
+            assert!(matches!(
+                assigned.on_chunk(&usage.to_string()),
+                Seen::BehindCalls
+            ));
+            assert!(matches!(inbox.try_recv(), Ok((7, News::Used(known))) if known == sum));
+        }
     }
 }

@@ -35,12 +35,14 @@ impl Frames {
         }
     }
 
-    /// From now on messages are shown to this conversation as well.
+    /// From now on messages are shown to this conversation as well; chunks of
+    /// the server by [`Self::reflect`].
     pub(crate) fn mirror(&mut self, to: Option<(Scope, Arc<str>)>) {
         self.mirror = to;
     }
 
-    fn reflect(&self, delta: &str) {
+    /// Shows a delta to the parent of a subagent.
+    pub(crate) fn reflect(&self, delta: &str) {
         let Some((parent, subagent_id)) = &self.mirror else {
             return;
         };
@@ -81,7 +83,6 @@ impl Frames {
 
     /// Sends a server chunk on as it came, with its `type` (02 §6.4.1).
     pub(crate) fn chunk(&self, delta: &str) {
-        self.reflect(delta);
         let body = format!("{{\"type\":\"stream_delta\",\"delta\":{delta}}}");
         self.body_to(Audience::Subscribers, EventKind::StreamDelta, body.into());
     }

@@ -219,12 +219,7 @@ impl Conversation {
             }
             Report::Run(run) => self.on_run(lease, run),
             Report::Executing(ids) => self.life.set_executing(lease, ids),
-            Report::Chunk(chunk) => {
-                if let Some(assigned) = &mut self.assigned {
-                    assigned.on_chunk(&chunk);
-                }
-                self.frames.chunk(&chunk);
-            }
+            Report::Chunk(chunk) => self.show_chunk(&chunk),
             Report::Lifecycle { run_id, body } => {
                 if let Some(assigned) = &mut self.assigned {
                     assigned.on_lifecycle(&body);

@@ -149,7 +149,7 @@ pub enum Order {
         /// Who wants it.
         parent: Parent,
         /// What it is to do.
-        wanted: Wanted,
+        wanted: Box<Wanted>,
         /// The call that asked, if one did.
         tool_call_id: Option<String>,
         /// Learns when it began.
@@ -192,7 +192,7 @@ impl Desk {
         let (reply, answer) = oneshot::channel();
         self.send(Order::Launch {
             parent,
-            wanted,
+            wanted: Box::new(wanted),
             tool_call_id,
             reply,
         });

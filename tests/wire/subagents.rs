@@ -71,7 +71,8 @@ fn returned(turn: &local_cloud::TurnTrace) -> String {
 /// The value behind a label at the start of a line.
 fn labelled<'a>(text: &'a str, label: &str) -> &'a str {
     let line = text.lines().find_map(|line| line.strip_prefix(label));
-    line.unwrap_or_else(|| panic!("no {label:?} in {text}"))
+    assert!(line.is_some(), "no {label:?} in {text}");
+    line.unwrap()
 }
 
 /// The child that a tool return names.

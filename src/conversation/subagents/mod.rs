@@ -59,13 +59,15 @@ impl Runs {
         orders: mpsc::UnboundedReceiver<Order>,
     ) -> (Self, mpsc::UnboundedReceiver<(Scope, Message)>) {
         let (to, messages) = mpsc::unbounded_channel();
+        let (news, heard) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let server = services.api.base_url().as_str().to_owned();
         let owner = Owner {
             records: services.home.listener_state(&server).join("subagents"),
             services,
             to,
-            news: mpsc::unbounded_channel(),
+            news,
+            heard,
             runs: Vec::new(),
             slots: Arc::new(Semaphore::new(MAX_RUNNING)),
             jobs: JoinSet::new(),
@@ -86,7 +88,7 @@ impl Runs {
 /// What a job brings back.
 enum Done {
     Prepared {
-        prepared: Result<Prepared, LaunchError>,
+        prepared: Result<Box<Prepared>, LaunchError>,
         tool_call_id: Option<String>,
         slot: OwnedSemaphorePermit,
         reply: Reply,
@@ -109,10 +111,8 @@ enum Done {
 struct Owner {
     services: Arc<Services>,
     to: mpsc::UnboundedSender<(Scope, Message)>,
-    news: (
-        mpsc::UnboundedSender<(u64, News)>,
-        mpsc::UnboundedReceiver<(u64, News)>,
-    ),
+    news: mpsc::UnboundedSender<(u64, News)>,
+    heard: mpsc::UnboundedReceiver<(u64, News)>,
     runs: Vec<Run>,
     slots: Arc<Semaphore>,
     jobs: JoinSet<Done>,
@@ -128,12 +128,12 @@ impl Owner {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(order) = orders.recv() => self.on_order(order),
-                Some((run, news)) = self.news.1.recv() => self.on_news(run, news),
+                Some((run, news)) = self.heard.recv() => self.on_news(run, news),
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => self.on_done(done),
                 () = until(expiry) => self.forget_old(),
             }
         }
-        while let Ok((run, news)) = self.news.1.try_recv() {
+        while let Ok((run, news)) = self.heard.try_recv() {
             self.on_news(run, news);
         }
         let last = async {
@@ -182,7 +182,9 @@ impl Owner {
                 let services = Arc::clone(&self.services);
                 self.jobs.spawn(async move {
                     Done::Prepared {
-                        prepared: target::prepare(&services, parent, wanted).await,
+                        prepared: target::prepare(&services, parent, *wanted)
+                            .await
+                            .map(Box::new),
                         tool_call_id,
                         slot,
                         reply,
@@ -236,8 +238,8 @@ impl Owner {
                 slot,
                 reply,
             }) => match prepared {
-                Ok(task) if reply.is_closed() => self.drop_fork(task),
-                Ok(task) => self.begin(task, tool_call_id, slot, reply),
+                Ok(task) if reply.is_closed() => self.drop_fork(*task),
+                Ok(task) => self.begin(*task, tool_call_id, slot, reply),
                 // Whoever asked may have stopped waiting.
                 Err(error) => drop(reply.send(Err(error))),
             },
@@ -382,7 +384,7 @@ impl Owner {
         file: OutputFile,
         reply: Reply,
     ) {
-        let news = self.news.0.clone();
+        let news = self.news.clone();
         let services = Arc::clone(&self.services);
         let Some(run) = self.find(number) else { return };
         run.file = Some(file);

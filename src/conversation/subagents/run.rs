@@ -112,7 +112,6 @@ impl Run {
             "description": wanted.description, "prompt": wanted.prompt,
             "status": self.status(), "agent_url": url,
             "conversation_id": self.child.as_ref().map(|child| &child.conversation_id),
-            "is_background": true,
         });
         let mut set = |name: &str, value: Value| {
             if !value.is_null() {
@@ -120,6 +119,7 @@ impl Run {
             }
         };
         set("model", json!(self.model));
+        set("is_background", true.into());
         set("tool_call_id", json!(self.tool_call_id));
         set("parent_agent_id", json!(parent.agent_id));
         set("parent_conversation_id", json!(parent.conversation_id));
