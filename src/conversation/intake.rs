@@ -78,6 +78,8 @@ impl Conversation {
             );
             return self.refuse(asker, "Approval payloads require approval_response");
         }
+        // Whoever writes to a former subagent makes it a conversation of people.
+        self.was_assigned = false;
         let identity = stamp(&mut input.messages);
         if let Some(id) = &identity
             && let Some(disposition) = self.accepted.seen(id)
@@ -152,6 +154,7 @@ impl Conversation {
             },
             Injected::CronPrompt { text, receipt } => {
                 waiter = Some(receipt);
+                self.was_assigned = false;
                 Work::CronPrompt { text }
             }
             Injected::BackgroundChanged => return self.emit_device_status(),

@@ -439,10 +439,22 @@ async fn s07_3_3_an_agent_or_a_conversation_that_is_there_can_be_given_a_task() 
     let text = start(&lab, agent_with("Again", "SAY two", again)).await;
     assert_eq!(child(&text), first);
     assert!(notified(&lab, "task_2").await.contains("two</result>"));
-    // A conversation at work takes no task.
+    // Neither its own conversation nor one that is at work takes a task.
     let own = json!({"conversation_id": "conv-1", "agent_id": "agent-1"});
-    start(&lab, agent_with("Own", "SAY three", own)).await;
-    let note = notified(&lab, "task_3").await;
+    let text = start(&lab, agent_with("Own", "SAY three", own)).await;
+    assert_eq!(
+        text,
+        "Error: A subagent cannot run in its parent conversation"
+    );
+    notified(&lab, "task_3").await;
+    let other = Scope::new("agent-1", "conv-2");
+    let mark = lab.cloud.mark();
+    lab.say(&other, "cm-other", "SAY begin\nTHEN\nSLEEP 60\nSAY never")
+        .await;
+    lab.labelled(mark, "stream_delta:assistant_message").await;
+    let at_work = json!({"conversation_id": "conv-2"});
+    start(&lab, agent_with("Other", "SAY four", at_work)).await;
+    let note = notified(&lab, "task_4").await;
     assert!(
         note.contains("Error: The conversation has active or queued work"),
         "{note}"
@@ -451,7 +463,7 @@ async fn s07_3_3_an_agent_or_a_conversation_that_is_there_can_be_given_a_task() 
     let text = start(&lab, agent_with("Missing", "SAY four", missing)).await;
     assert!(text.starts_with("Error: "), "{text}");
     assert!(
-        notified(&lab, "task_4")
+        notified(&lab, "task_5")
             .await
             .contains("<status>failed</status>")
     );

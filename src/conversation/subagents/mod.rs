@@ -72,6 +72,7 @@ impl Runs {
             slots: Arc::new(Semaphore::new(MAX_RUNNING)),
             jobs: JoinSet::new(),
             count: 0,
+            stopping: false,
         };
         let task = tokio::spawn(owner.work(orders, stop.clone()));
         (Self { stop, task }, messages)
@@ -117,6 +118,8 @@ struct Owner {
     slots: Arc<Semaphore>,
     jobs: JoinSet<Done>,
     count: u64,
+    /// Conversations have ended: nobody hears of anything in this process.
+    stopping: bool,
     /// Where records of runs lie.
     records: PathBuf,
 }
@@ -133,6 +136,7 @@ impl Owner {
                 () = until(expiry) => self.forget_old(),
             }
         }
+        self.stopping = true;
         while let Ok((run, news)) = self.heard.try_recv() {
             self.on_news(run, news);
         }
@@ -146,7 +150,7 @@ impl Owner {
     }
 
     fn going_down(&self) -> bool {
-        self.services.draining.is_cancelled()
+        self.stopping || self.services.draining.is_cancelled()
     }
 
     fn send(&self, to: &Scope, message: Message) {
@@ -350,18 +354,25 @@ impl Owner {
         self.publish(&parent, None);
     }
 
-    /// Writes what the next process would tell of a run.
+    /// Writes what the next process would tell of a run. It does not know of a
+    /// workspace or of a subagent's settings: it must not begin a turn where there
+    /// were such.
     fn record(&self, run: &Run, text: String) -> impl Future<Output = ()> + Send + use<> {
+        let parent = &run.task.parent;
+        let of_subagent = |other: &Run| other.child.as_ref() == Some(&parent.scope);
+        let wanted = parent.workspace.is_none() && !self.runs.iter().any(of_subagent);
         let (path, parent) = (run.record.clone(), run.task.parent.clone());
         let computer = self.services.link.borrow().name.clone();
         let write = move || {
             let user = parent.acting_user_id.as_deref();
             lost::write(&path, &computer, &parent.scope, user, &text);
         };
-        let write = spawn_blocking(write);
+        let write = wanted.then(|| spawn_blocking(write));
         async move {
-            // It only fails by a panic, which has been reported by then.
-            let _ = write.await;
+            if let Some(write) = write {
+                // It only fails by a panic, which has been reported by then.
+                let _ = write.await;
+            }
         }
     }
 

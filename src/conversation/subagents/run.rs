@@ -168,20 +168,16 @@ impl Run {
             "{}\n\nError: The program on this computer ended while the subagent was at work, so there is no report. What it changed until then is still there: look before you start it again.",
             self.header("error")
         );
-        self.notification(false, &result, &[])
+        self.told(false).text(&result, &[])
     }
 
-    fn notification(&self, success: bool, result: &str, usage: &[(&str, u64)]) -> String {
-        let status = if success { "completed" } else { "failed" };
-        Notification {
-            task_id: &self.task_id,
-            status: Some(status),
-            summary: &format!("Agent \"{}\" {status}", self.task.wanted.description),
-            result,
-            usage,
-            transcript: Some(&self.log),
+    fn told(&self, success: bool) -> Told {
+        Told {
+            task_id: self.task_id.clone(),
+            description: self.task.wanted.description.clone(),
+            log: self.log.clone(),
+            status: if success { "completed" } else { "failed" },
         }
-        .text()
     }
 
     /// Writes the end of its output file; the text of its notification. The cut
@@ -217,8 +213,7 @@ impl Run {
             "Task",
         );
         let file = self.file.take();
-        // With a mark in place of the report, so that the frame is made here.
-        let around = self.notification(success, "\u{0}", &usage);
+        let end = self.told(success);
         async move {
             if let Some(mut file) = file
                 && let Err(error) = file.append(&filed).await
@@ -227,7 +222,29 @@ impl Run {
             }
             let cut = move || overflow.cut(told, RESULT_CHARS).text;
             let cut = tokio::task::spawn_blocking(cut).await.unwrap_or_default();
-            around.replace('\u{0}', &crate::process::notification::escape(&cut))
+            end.text(&cut, &usage)
         }
+    }
+}
+
+/// What a notification says of a run besides its report.
+struct Told {
+    task_id: String,
+    description: String,
+    log: PathBuf,
+    status: &'static str,
+}
+
+impl Told {
+    fn text(&self, result: &str, usage: &[(&str, u64)]) -> String {
+        Notification {
+            task_id: &self.task_id,
+            status: Some(self.status),
+            summary: &format!("Agent \"{}\" {}", self.description, self.status),
+            result,
+            usage,
+            transcript: Some(&self.log),
+        }
+        .text()
     }
 }

@@ -15,6 +15,8 @@ use crate::subagents::{Kind, Kinds, LaunchError, Parent, Wanted};
 /// Server tools of a new agent.
 const SERVER_TOOLS: [&str; 2] = ["web_search", "fetch_webpage"];
 
+const OWN_CONVERSATION: &str = "A subagent cannot run in its parent conversation";
+
 /// A task that can be begun.
 #[derive(Clone, Debug)]
 pub(super) struct Prepared {
@@ -91,9 +93,7 @@ fn prepared_conversation(parent: &Parent, wanted: &Wanted) -> Result<Kind, Launc
         Some(_) if wanted.model.is_some() => {
             refused("custom takes the model of its conversation; leave `model` out")
         }
-        Some(id) if id == &*parent.scope.conversation_id => {
-            refused("A subagent cannot run in its parent conversation")
-        }
+        Some(id) if id == &*parent.scope.conversation_id => refused(OWN_CONVERSATION),
         Some(_) => Ok(Kind {
             name: "custom".into(),
             ..Kind::default()
@@ -167,6 +167,9 @@ pub(super) async fn resolve(
             Scope::new(owner, Some(id))
         }
     };
+    if scope == task.parent.scope {
+        return Err(OWN_CONVERSATION.into());
+    }
     Ok((scope, None))
 }
 
