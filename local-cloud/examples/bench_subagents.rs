@@ -67,7 +67,7 @@ async fn measure(binary: &Path, home: &Path) -> Result<()> {
         let (request, _) = cloud
             .wait_for_request_after(mark, |one| one.is("POST", "/v1/agents/"), LIMIT)
             .await?;
-        first.push(request.at.duration_since(launched));
+        first.push(request.at.into_std().duration_since(launched));
         let task = format!("<task-id>task_{}</task-id>", number + 1);
         let told = |one: &local_cloud::Recorded| String::from_utf8_lossy(&one.body).contains(&task);
         cloud.wait_for_request(told, LIMIT).await?;

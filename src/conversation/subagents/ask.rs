@@ -40,25 +40,22 @@ impl Conversation {
         self.launching.push((asker.from.clone(), gone.clone()));
         let wanted = Wanted::read(args);
         let (desk, frames) = (self.services.desk.clone(), self.frames.clone());
-        self.job(
-            async move {
-                let _ended = gone.clone().drop_guard();
-                let launch = async {
-                    let launch = desk.launch(parent, wanted?, tool_call_id);
-                    let late = || LaunchError::Refused("Subagent launch timed out".into());
-                    timeout(START_LIMIT, launch)
-                        .await
-                        .unwrap_or_else(|_| Err(late()))
-                };
-                // Whoever asked and left is owed no answer.
-                let launched = gone.run_until_cancelled(launch).await;
-                if let (Some(launched), Some(id)) = (launched, &asker.request_id) {
-                    frames.reply(&asker.from, &response(id, launched));
-                }
-                Done::Nothing
-            },
-            Done::Nothing,
-        );
+        self.job(async move {
+            let _ended = gone.clone().drop_guard();
+            let launch = async {
+                let launch = desk.launch(parent, wanted?, tool_call_id);
+                let late = || LaunchError::Refused("Subagent launch timed out".into());
+                timeout(START_LIMIT, launch)
+                    .await
+                    .unwrap_or_else(|_| Err(late()))
+            };
+            // Whoever asked and left is owed no answer.
+            let launched = gone.run_until_cancelled(launch).await;
+            if let (Some(launched), Some(id)) = (launched, &asker.request_id) {
+                frames.reply(&asker.from, &response(id, launched));
+            }
+            Done::Nothing
+        });
     }
 
     /// A client left: what it was starting is not wanted any more.
