@@ -119,9 +119,18 @@ async fn notified(lab: &Lab, task: &str) -> String {
 async fn quiet(lab: &Lab) {
     loop {
         let frames = lab.sync(&scope()).await;
-        let last = |kind: &str| frames.iter().rfind(|frame| frame["type"] == kind).unwrap();
+        let last = |kind: &str| {
+            let found = frames.iter().rfind(|frame| frame["type"] == kind);
+            found.cloned().unwrap_or_default()
+        };
+        let seq = |kind: &str| last(kind)["event_seq"].as_i64();
+        // Only a replay sends these three in a row; what else is said may lie between.
+        let first = seq("update_loop_status");
+        let is_replay = first.map(|at| at + 1) == seq("update_queue")
+            && first.map(|at| at + 2) == seq("update_subagent_state");
         let status = &last("update_loop_status")["loop_status"]["status"];
-        if status == "WAITING_ON_INPUT" && last("update_queue")["queue"] == json!([]) {
+        let idle = status == "WAITING_ON_INPUT" && last("update_queue")["queue"] == json!([]);
+        if is_replay && idle {
             return;
         }
     }
