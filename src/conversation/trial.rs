@@ -75,8 +75,17 @@ impl Trial {
             user_cwd: None,
             process_cwd: Some(PathBuf::from(cwd)),
         };
+        let memory = Memory::new(MemorySettings {
+            home: home.clone(),
+            server: memory.to_owned(),
+            cloud: true,
+            hosted: false,
+            tokens: Arc::new(StaticToken::default()),
+            binary: "/opt/letta".into(),
+        });
+        let skills = Skills::new(home.clone(), None);
         let tools = command_tools().into_iter();
-        let tools = tools.chain(file_tools(Skills::new(home.clone(), None)));
+        let tools = tools.chain(file_tools(skills.clone(), &memory));
         let net = Net::new(&NetSettings::default())?;
         let api = ClientSettings::new(BaseUrl::parse(server)?);
         let variables = std::env::vars_os().collect();
@@ -100,15 +109,8 @@ impl Trial {
             interrupted: InterruptedTurns::start(InterruptedStore::new(&home, server)).0,
             cloud: false,
             models: Models::new(false, home.letta.join("cache/model-catalog.json")),
-            skills: Skills::new(home.clone(), None),
-            memory: Memory::new(MemorySettings {
-                home: home.clone(),
-                server: memory.to_owned(),
-                cloud: true,
-                hosted: false,
-                tokens: Arc::new(StaticToken::default()),
-                binary: "/opt/letta".into(),
-            }),
+            skills,
+            memory,
             toolbox: Toolbox::new(tools),
             background: processes,
             metrics: Meter(Metrics::new("0", [])),

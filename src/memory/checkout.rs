@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::files::{self, Entry, RelativePath};
 use super::git::{Git, LOOK};
@@ -38,7 +38,7 @@ pub struct Commit {
 
 /// The right to change a checkout; dropping it lets the next one in.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "given back when dropped")] OwnedSemaphorePermit);
+pub struct Turn(#[expect(dead_code, reason = "given back when dropped")] OwnedMutexGuard<()>);
 
 /// The memory of one agent on this machine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,11 +46,11 @@ pub struct Checkout {
     memory: Memory,
     agent_id: Arc<str>,
     dir: PathBuf,
-    turn: Arc<Semaphore>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Checkout {
-    pub(super) fn new(memory: Memory, agent_id: &str, turn: Arc<Semaphore>) -> Self {
+    pub(super) fn new(memory: Memory, agent_id: &str, turn: Arc<Mutex<()>>) -> Self {
         Self {
             dir: memory.0.settings.home.agent_memory(agent_id),
             memory,
@@ -114,15 +114,13 @@ impl Checkout {
     }
 
     /// Waits until nobody else in this process changes the checkout.
-    pub async fn exclusively(&self) -> Option<Turn> {
-        let turn = Arc::clone(&self.turn).acquire_owned();
-        // The semaphore is never closed.
-        turn.await.ok().map(Turn)
+    pub async fn exclusively(&self) -> Turn {
+        Turn(Arc::clone(&self.turn).lock_owned().await)
     }
 
     /// The right to change it, if nobody has it now.
     pub(super) fn if_free(&self) -> Option<Turn> {
-        Arc::clone(&self.turn).try_acquire_owned().ok().map(Turn)
+        Arc::clone(&self.turn).try_lock_owned().ok().map(Turn)
     }
 
     /// What is not committed, a line per path as `git status --porcelain` says
@@ -136,13 +134,14 @@ impl Checkout {
     }
 
     /// Commits `paths` and nothing else. `None` when they do not differ from
-    /// the last commit. Have [`Checkout::exclusively`] in hand.
+    /// the last commit.
     ///
     /// # Errors
-    /// [`MemoryError::Rules`] when the memory does not take it. Nothing stays
-    /// staged then; the files keep what was written.
-    pub async fn commit(
+    /// [`MemoryError::Rules`] when the memory does not take it, or a hook of
+    /// the repository. Nothing stays staged then.
+    pub(super) async fn commit(
         &self,
+        _turn: &Turn,
         paths: &[RelativePath],
         message: &str,
         author: &Author,
@@ -171,8 +170,7 @@ impl Checkout {
                 "-c".to_owned(),
                 format!("user.email={}", author.email),
             ];
-            // The rules were just checked; the hook would check them once more.
-            args.extend(with_paths(&["commit", "-q", "--no-verify"]));
+            args.extend(with_paths(&["commit", "-q"]));
             let at = args.len() - paths.len() - 1;
             args.splice(at..at, ["-m".to_owned(), message.to_owned()]);
             run(args).await?;

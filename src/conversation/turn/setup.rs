@@ -112,7 +112,11 @@ impl Turn {
             tools: loaded,
         }))
         .await;
-        let skills = skills(&services, &scope, &cwd, skill_sources).await;
+        let skill_sources: Arc<[Source]> = match skill_sources {
+            Some(sources) => sources.into(),
+            None => Source::ALL.into(),
+        };
+        let skills = skills(&services, &scope, &cwd, Arc::clone(&skill_sources)).await;
         port.tell(Report::Skills(crate::skills::listing(&skills)))
             .await;
         let skills = match crate::skills::client_skills(&skills) {
@@ -155,7 +159,7 @@ impl Turn {
                 base_url: Some(services.api.base_url().as_str().into()),
             },
             closed: Arc::default(),
-            skill_sources: crate::tools::skill::all_sources(),
+            skill_sources,
             secrets: secrets.clone(),
         };
         let mut outgoing: Vec<Value> = Vec::new();
@@ -232,10 +236,9 @@ async fn skills(
     services: &Services,
     scope: &Scope,
     cwd: &Path,
-    sources: Option<Vec<Source>>,
+    sources: Arc<[Source]>,
 ) -> Vec<Skill> {
     let (known, scope, cwd) = (services.skills.clone(), scope.clone(), cwd.to_owned());
-    let sources = sources.unwrap_or_else(|| Source::ALL.to_vec());
     let read = move || {
         known.discover(&Reader {
             cwd: &cwd,
