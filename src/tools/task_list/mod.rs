@@ -261,7 +261,8 @@ impl TaskTool {
                 return Err(Failure::new(format!(
                     "{}: metadata['{key}'] must be a string, received {}",
                     self.name(),
-                    type_name(value)
+                    // There is one kind of number here.
+                    type_name(value).replace("integer", "number")
                 )));
             }
         }
