@@ -1,9 +1,12 @@
 //! Interrupted-turn records: what a conversation was doing, so that the next
 //! process can finish it (spec 01 §4.8, 03 §14.5).
 //!
-//! One file for each conversation, replaced whole and synced. The order of
-//! operations on one conversation is kept; writes that a newer one overtakes
-//! before their turn are left out, and their waiters learn of the newer one.
+//! One file for each conversation, replaced whole. What ran and what it gave is
+//! on the disk before it counts; which run it was, and that a turn is over, may
+//! be lost to a power failure: recovery finds both out from the server. The
+//! order of operations on one conversation is kept; writes that a newer one
+//! overtakes before their turn are left out, and their waiters learn of the
+//! newer one.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,10 +16,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::Home;
-use super::atomic::{self, Access, READ_LIMIT, read_bounded};
+use super::atomic::{self, Access, Lasting, READ_LIMIT, read_bounded};
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,13 +84,17 @@ impl InterruptedStore {
     ///
     /// # Errors
     /// When it is not on disk; the one before is whole then.
-    pub fn write(&self, record: &InterruptedTurn) -> Result<String, InterruptedError> {
+    pub fn write(
+        &self,
+        record: &InterruptedTurn,
+        lasting: Lasting,
+    ) -> Result<String, InterruptedError> {
         let path = self.path(&record.agent_id, &record.conversation_id);
         let mut record = record.clone();
         record.revision = uuid::Uuid::new_v4().to_string();
         let written = serde_json::to_vec(&record)
             .map_err(io::Error::from)
-            .and_then(|bytes| atomic::write(&path, &bytes, Access::Private));
+            .and_then(|bytes| atomic::replace(&path, &bytes, Access::Private, lasting));
         match written {
             Ok(()) => Ok(record.revision),
             Err(source) => Err(InterruptedError::Io { path, source }),
@@ -101,10 +108,8 @@ impl InterruptedStore {
     pub fn delete(&self, agent_id: &str, conversation_id: &str) -> Result<(), InterruptedError> {
         let path = self.path(agent_id, conversation_id);
         match fs::remove_file(&path) {
-            // Without this a crash could bring a finished turn back.
-            Ok(()) => {
-                atomic::sync_dir(&self.dir).map_err(|source| InterruptedError::Io { path, source })
-            }
+            // One that comes back after a power failure finds nothing pending.
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(InterruptedError::Io { path, source }),
         }
@@ -196,7 +201,7 @@ enum Order {
 
 #[derive(Debug)]
 enum Work {
-    Write(Box<InterruptedTurn>),
+    Write(Box<InterruptedTurn>, Lasting),
     Delete,
 }
 
@@ -215,19 +220,22 @@ impl InterruptedTurns {
         )
     }
 
-    /// Writes a record, and returns when it, or a newer state of the same
-    /// conversation, is on disk.
+    /// Writes a record, and returns when its content, or a newer state of the
+    /// same conversation, is on the disk.
     ///
     /// # Errors
     /// When that failed.
     pub async fn write_durable(&self, record: InterruptedTurn) -> Result<(), InterruptedError> {
-        self.wait(key_of(&record), Work::Write(Box::new(record)))
-            .await
+        let key = key_of(&record);
+        let write = Work::Write(Box::new(record), Lasting::Content);
+        self.wait(key, write).await
     }
 
     /// Writes a record soon; a newer one may take its place.
     pub fn write_soon(&self, record: InterruptedTurn) {
-        self.order(key_of(&record), Work::Write(Box::new(record)), None);
+        let key = key_of(&record);
+        let write = Work::Write(Box::new(record), Lasting::Process);
+        self.order(key, write, None);
     }
 
     /// Removes a record, and returns when it is gone from the disk.
@@ -278,7 +286,8 @@ async fn work_off(store: InterruptedStore, mut inbox: mpsc::UnboundedReceiver<Or
         if inbox.recv_many(&mut orders, 1024).await == 0 {
             return;
         }
-        // The last order for each conversation counts, for all who wait.
+        // The last order for each conversation counts, for all who wait; the
+        // disk is asked for those of different conversations at the same time.
         let mut latest: HashMap<(String, String), (Work, Vec<Done>)> = HashMap::new();
         for order in orders {
             match order {
@@ -295,20 +304,19 @@ async fn work_off(store: InterruptedStore, mut inbox: mpsc::UnboundedReceiver<Or
                 }
             }
         }
-        let store = store.clone();
-        let all = spawn_blocking(move || {
-            for (key, (work, waiters)) in latest {
-                finish(&store, &key, &work, waiters);
-            }
-        });
-        // A panic drops the waiters, who then see `Closed`.
-        let _ = all.await;
+        let mut all = JoinSet::new();
+        for (key, (work, waiters)) in latest {
+            let store = store.clone();
+            all.spawn_blocking(move || finish(&store, &key, &work, waiters));
+        }
+        // A panic drops its waiters, who then see `Closed`.
+        while all.join_next().await.is_some() {}
     }
 }
 
 fn finish(store: &InterruptedStore, key: &(String, String), work: &Work, waiters: Vec<Done>) {
     let outcome = match work {
-        Work::Write(record) => store.write(record).map(drop),
+        Work::Write(record, lasting) => store.write(record, *lasting).map(drop),
         Work::Delete => store.delete(&key.0, &key.1),
     };
     if let Err(error) = &outcome {
@@ -364,8 +372,12 @@ mod tests {
     #[test]
     fn a_record_comes_back_with_a_new_revision_each_time() {
         let (_dir, store) = fixture();
-        let first = store.write(&record("default", "o1")).expect("written");
-        let second = store.write(&record("default", "o2")).expect("written");
+        let first = store
+            .write(&record("default", "o1"), Lasting::Content)
+            .expect("written");
+        let second = store
+            .write(&record("default", "o2"), Lasting::Process)
+            .expect("written");
         assert_ne!(first, second);
         let mut expected = record("default", "o2");
         expected.revision = second;
@@ -397,7 +409,9 @@ mod tests {
     #[test]
     fn files_are_private() {
         let (_dir, store) = fixture();
-        store.write(&record("c", "o")).expect("written");
+        store
+            .write(&record("c", "o"), Lasting::Content)
+            .expect("written");
         let mode = |path: &Path| fs::metadata(path).expect("exists").mode() & 0o777;
         assert_eq!(
             (mode(&store.dir), mode(&store.path("agent-1", "c"))),
@@ -408,7 +422,9 @@ mod tests {
     #[test]
     fn what_is_broken_or_under_a_foreign_name_is_ignored() {
         let (_dir, store) = fixture();
-        store.write(&record("good", "o")).expect("written");
+        store
+            .write(&record("good", "o"), Lasting::Content)
+            .expect("written");
         let good = fs::read(store.path("agent-1", "good")).expect("readable");
         fs::write(store.dir.join("agent-1_other.json"), &good).expect("written");
         fs::write(store.dir.join("agent-1_good.json.tmp"), &good).expect("written");
