@@ -26,12 +26,12 @@ Replaces an exact piece of text in a file.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "file_path": {"type": "string", "description": "The file to change, best as an absolute path"},
-            "old_string": {"type": "string", "description": "The exact text to replace"},
-            "new_string": {"type": "string", "description": "The text that takes its place; must differ from old_string"},
-            "replace_all": {"type": "boolean", "default": false, "description": "Replace every occurrence of old_string (default false)"},
-        }),
+        r#"{
+    "file_path": {"type": "string", "description": "The file to change, best as an absolute path"},
+    "old_string": {"type": "string", "description": "The exact text to replace"},
+    "new_string": {"type": "string", "description": "The text that takes its place; must differ from old_string"},
+    "replace_all": {"type": "boolean", "default": false, "description": "Replace every occurrence of old_string (default false)"}
+}"#,
         &["file_path", "old_string", "new_string"],
         DRAFT_07,
     )

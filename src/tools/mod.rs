@@ -28,7 +28,6 @@ pub mod glob;
 pub mod grep;
 pub mod grep_files;
 pub mod image;
-pub mod lenient;
 pub mod list_dir;
 pub mod live;
 pub mod ls;

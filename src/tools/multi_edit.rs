@@ -30,24 +30,10 @@ Makes several replacements in one existing file, all of them or none.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "file_path": {"type": "string", "description": "The file to change, best as an absolute path"},
-            "edits": {
-                "type": "array",
-                "minItems": 1,
-                "description": "The edits, in the order in which they are made",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "old_string": {"type": "string", "description": "The exact text to replace"},
-                        "new_string": {"type": "string", "description": "The text that takes its place"},
-                        "replace_all": {"type": "boolean", "default": false, "description": "Replace every occurrence (default false)"},
-                    },
-                    "required": ["old_string", "new_string"],
-                    "additionalProperties": false,
-                },
-            },
-        }),
+        r#"{
+    "file_path": {"type": "string", "description": "The file to change, best as an absolute path"},
+    "edits": {"type": "array", "minItems": 1, "description": "The edits, in the order in which they are made", "items": {"type": "object", "properties": {"old_string": {"type": "string", "description": "The exact text to replace"}, "new_string": {"type": "string", "description": "The text that takes its place"}, "replace_all": {"type": "boolean", "default": false, "description": "Replace every occurrence (default false)"}}, "required": ["old_string", "new_string"], "additionalProperties": false}}
+}"#,
         &["file_path", "edits"],
         DRAFT_07,
     )

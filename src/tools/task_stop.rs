@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::args::Args;
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
-use super::{arguments, lenient};
 
 const STOPPED: &str = "Process killed successfully";
 const NOT_STOPPED: &str = "Failed to kill process (may have already exited)";
@@ -47,13 +47,9 @@ impl TaskStop {
     }
 
     fn stop(&self, call: &ToolCall, context: &ToolContext) -> ToolOutcome {
-        let id = match call.args.get(self.argument) {
-            Some(Value::String(id)) => id.trim().to_owned(),
-            Some(Value::Number(_)) => match lenient::number(&call.args, self.argument) {
-                Some(id) => id.to_string(),
-                None => return ToolOutcome::text(NOT_STOPPED),
-            },
-            _ => return arguments::wrong(self.name, self.argument, "a string", &call.args),
+        let id = match Args::new(self.name, &call.args).id(self.argument) {
+            Ok(id) => id,
+            Err(error) => return ToolOutcome::error(error.to_string()),
         };
         let stopped = context.processes.stop(&context.scope, &id);
         ToolOutcome::text(if stopped { STOPPED } else { NOT_STOPPED })
