@@ -17,9 +17,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Duration, Instant};
 
 use super::Home;
 use super::atomic::{self, Access, Lasting, READ_LIMIT, read_bounded};
+
+/// How long a record waits that nobody waits for: a call of its run, or its end,
+/// mostly follows within milliseconds.
+const SOON: Duration = Duration::from_millis(30);
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -231,7 +236,7 @@ impl InterruptedTurns {
         self.wait(key, write).await
     }
 
-    /// Writes a record soon; a newer one may take its place.
+    /// Writes a record within [`SOON`]; a newer one may take its place.
     pub fn write_soon(&self, record: InterruptedTurn) {
         let key = key_of(&record);
         let write = Work::Write(Box::new(record), Lasting::Process);
@@ -279,37 +284,65 @@ fn key_of(record: &InterruptedTurn) -> (String, String) {
     (record.agent_id.clone(), record.conversation_id.clone())
 }
 
-async fn work_off(store: InterruptedStore, mut inbox: mpsc::UnboundedReceiver<Order>) {
-    let mut open = true;
-    while open {
-        let mut orders = Vec::new();
-        if inbox.recv_many(&mut orders, 1024).await == 0 {
-            return;
+/// What is to be done for one conversation.
+struct Pending {
+    work: Work,
+    waiters: Vec<Done>,
+    due: Instant,
+}
+
+impl Pending {
+    /// Takes the place of an older order, and what was promised of it.
+    fn overtake(&mut self, older: Self) {
+        self.due = self.due.min(older.due);
+        self.waiters.extend(older.waiters);
+        if let (Work::Write(_, lasting), Work::Write(_, promised)) = (&mut self.work, older.work) {
+            *lasting = promised.max(*lasting);
         }
-        // The last order for each conversation counts, for all who wait; the
-        // disk is asked for those of different conversations at the same time.
-        let mut latest: HashMap<(String, String), (Work, Vec<Done>)> = HashMap::new();
+    }
+}
+
+async fn work_off(store: InterruptedStore, mut inbox: mpsc::UnboundedReceiver<Order>) {
+    // The last order for each conversation counts, for all who wait.
+    let mut pending: HashMap<(String, String), Pending> = HashMap::new();
+    let mut open = true;
+    while open || !pending.is_empty() {
+        let mut orders = Vec::new();
+        if open {
+            let next_due = pending.values().map(|it| it.due).min();
+            let received = async { inbox.recv_many(&mut orders, 1024).await };
+            let received = match next_due {
+                Some(due) => tokio::time::timeout_at(due, received).await.ok(),
+                None => Some(received.await),
+            };
+            open = received != Some(0);
+        }
         for order in orders {
             match order {
-                Order::Close => {
-                    open = false;
-                    break;
-                }
+                Order::Close => open = false,
                 Order::Do { key, work, done } => {
-                    let slot = latest
-                        .entry(key)
-                        .or_insert_with(|| (Work::Delete, Vec::new()));
-                    slot.0 = work;
-                    slot.1.extend(done);
+                    let soon = done.is_none() && matches!(work, Work::Write(..));
+                    let due = Instant::now() + if soon { SOON } else { Duration::ZERO };
+                    let mut new = Pending {
+                        work,
+                        waiters: Vec::from_iter(done),
+                        due,
+                    };
+                    if let Some(overtaken) = pending.remove(&key) {
+                        new.overtake(overtaken);
+                    }
+                    pending.insert(key, new);
                 }
             }
         }
+        let now = Instant::now();
+        // The disk is asked for those of different conversations at the same time.
         let mut all = JoinSet::new();
-        for (key, (work, waiters)) in latest {
+        for (key, due) in pending.extract_if(|_, it| !open || it.due <= now) {
             let store = store.clone();
-            all.spawn_blocking(move || finish(&store, &key, &work, waiters));
+            all.spawn_blocking(move || finish(&store, &key, &due.work, due.waiters));
         }
-        // A panic drops its waiters, who then see `Closed`.
+        // At shutdown a waiter is dropped, and sees `Closed`.
         while all.join_next().await.is_some() {}
     }
 }
@@ -469,6 +502,28 @@ mod tests {
         assert_eq!(otids(&store), ["last"]);
         let late = turns.write_durable(record("a", "late")).await;
         assert!(matches!(late, Err(InterruptedError::Closed)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_is_written_soon_and_not_at_all_when_overtaken() {
+        let (_dir, store) = fixture();
+        let (turns, writer) = InterruptedTurns::start(store.clone());
+        let began = Instant::now();
+        turns.write_soon(record("a", "o1"));
+        tokio::time::sleep(SOON / 2).await;
+        turns.write_soon(record("a", "o2"));
+        assert!(store.list().is_empty());
+        while store.list().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(began.elapsed() <= SOON + Duration::from_millis(2));
+        assert_eq!(otids(&store), ["o2"]);
+        let written = store.read("agent-1", "a").map(|it| it.revision);
+        turns.write_soon(record("a", "o3"));
+        turns.write_durable(record("a", "o4")).await.unwrap();
+        assert_eq!(otids(&store), ["o4"]);
+        assert_ne!(store.read("agent-1", "a").map(|it| it.revision), written);
+        writer.close().await;
     }
 
     #[tokio::test]
