@@ -418,7 +418,7 @@ mod tests {
             (
                 &create,
                 json!({"subject": "s", "description": "d", "metadata": {"k": 1}}),
-                "TaskCreate: metadata['k'] must be a string, received integer",
+                "TaskCreate: metadata['k'] must be a string, received number",
             ),
             (
                 &update,
