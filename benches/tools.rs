@@ -44,7 +44,7 @@ fn context(root: &Path) -> ToolContext {
         processes: Processes::new(base),
         facts: TurnFacts::default(),
         closed: Arc::default(),
-        skill_sources: letta::tools::skill::all_sources(),
+        skill_sources: letta::skills::Source::ALL.into(),
         secrets: Default::default(),
     }
 }

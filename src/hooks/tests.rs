@@ -270,7 +270,7 @@ async fn a_compaction_can_be_blocked_and_is_told() {
         "PreCompact",
         &["cat > event.json", "echo busy >&2; exit 2"],
     ));
-    let blocked = bench.hooks.pre_compact(&bench.site(), Some("conv-1")).await;
+    let blocked = bench.hooks.pre_compact(&bench.site(), "conv-1").await;
     assert_eq!(
         blocked,
         Err("Compact blocked: [echo busy >&2; exit 2]: busy".into())
@@ -286,7 +286,10 @@ async fn a_compaction_can_be_blocked_and_is_told() {
         ("exit 2", Err("Compact blocked: Blocked by hook".into())),
     ] {
         let bench = Bench::new(&on("PreCompact", &[command]));
-        assert_eq!(bench.hooks.pre_compact(&bench.site(), None).await, outcome);
+        assert_eq!(
+            bench.hooks.pre_compact(&bench.site(), "conv-1").await,
+            outcome
+        );
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::args::{Args, DRAFT_2020_12, schema};
 use super::offload::{self, Failure};
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
-use crate::skills::{Reader, Skills, Source};
+use crate::skills::{Reader, Skills};
 
 const DESCRIPTION: &str = "\
 Loads a skill: instructions for one kind of task, with files beside them.
@@ -99,11 +99,6 @@ fn load(skills: &Skills, reader: &Reader<'_>, id: &str) -> Result<ToolOutcome, F
         follow_up: Some(content),
         ..ToolOutcome::text(format!("Launching skill: {id}"))
     })
-}
-
-/// Where skills come from when nothing is said.
-pub fn all_sources() -> std::sync::Arc<[Source]> {
-    Source::ALL.into()
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Bench {
             conversation: ConversationHandle::new(scope, mailbox),
             facts: TurnFacts::default(),
             closed: Arc::default(),
-            skill_sources: crate::tools::skill::all_sources(),
+            skill_sources: crate::skills::Source::ALL.into(),
             secrets: AgentSecrets::default(),
         };
         Self {

@@ -260,7 +260,7 @@ async fn serve(
         toolbox: Toolbox::new(
             command_tools()
                 .into_iter()
-                .chain(file_tools(skills))
+                .chain(file_tools(skills, &memory))
                 .chain(plan_tools(&remote, &home.plans())),
         ),
         controllers: Controllers::new(events.clone()),

@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::claim::Claim;
+use super::git::{Git, GitError};
 use super::{Repository, Trouble, branch_of, on_disk};
 use crate::tools::args::{Args, DRAFT_07, schema};
-use crate::tools::git::{Git, GitError};
 use crate::tools::tool::{Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
 
 /// Lines of each kind of unsaved work that an error shows.
