@@ -33,6 +33,9 @@ async fn main() -> Result<()> {
         bail!("usage: device_diff OURS THEIRS   (two programs that have a `server` command)");
     };
     let mut tally = Tally::default();
+    for (field, reason) in EVERYWHERE {
+        println!("not compared: {field} ({reason})");
+    }
     let cases = table("answers.json")?;
     let (mine, other) = tokio::join!(answers(ours, &cases), answers(theirs, &cases));
     for ((case, mine), other) in cases.iter().zip(mine?).zip(other?) {
@@ -270,7 +273,22 @@ fn shapes(frames: &[Value]) -> (Vec<String>, BTreeSet<String>) {
     (frames.iter().map(label).collect(), fields)
 }
 
+/// What differs wherever it stands, with the reason why.
+const EVERYWHERE: [(&str, &str); 2] = [
+    (
+        ".letta_code_version",
+        "named here, unknown to the published program outside of npm",
+    ),
+    (
+        "experiments[].envVar",
+        "no variable switches an experiment of this program",
+    ),
+];
+
 fn walk(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
+    if EVERYWHERE.iter().any(|(field, _)| path.ends_with(field)) {
+        return;
+    }
     let kind = match value {
         Value::Null => "null",
         Value::Bool(yes) if path.ends_with(".success") => {
