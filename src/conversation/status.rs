@@ -24,6 +24,7 @@ pub const SUPPORTED_COMMANDS: &[&str] = &[
     "context-limit",
     "toolset",
     "secret",
+    "monitor_stop",
 ];
 
 /// The parts of a device status that never change, as JSON text made once.
