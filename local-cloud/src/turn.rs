@@ -200,12 +200,9 @@ impl LocalCloud {
         }));
         let mut seen = Gathering::new(device.link());
         loop {
-            let deadline = if seen.finished.is_some() {
-                // Frames of the other socket that are still under way.
-                deadline.min(Instant::now() + STRAGGLERS)
-            } else {
-                deadline
-            };
+            // Frames of the other socket may still be under way.
+            let end = seen.finished_at.map(|at| at + STRAGGLERS);
+            let deadline = end.map_or(deadline, |end| deadline.min(end));
             let frames = &self.cloud.devices.frames;
             let Some((at, frame)) = frames.find(cursor, deadline, |f| Some(f.clone())).await else {
                 break;
@@ -272,6 +269,10 @@ struct Gathering {
     link: u64,
     frames: Vec<Arc<Frame>>,
     finished: Option<Arc<Frame>>,
+    finished_at: Option<Instant>,
+    /// The lowest number of the turn's own frames: what the device sent after it
+    /// came in after the input went out.
+    first: Option<u64>,
     /// Numbers of the link's enveloped frames, of every scope.
     numbers: BTreeSet<u64>,
 }
@@ -282,20 +283,26 @@ impl Gathering {
             link,
             frames: Vec::new(),
             finished: None,
+            finished_at: None,
+            first: None,
             numbers: BTreeSet::new(),
         }
     }
 
     /// Counts a frame; true when it belongs to the turn.
     fn take(&mut self, scope: &Scope, frame: &Arc<Frame>) -> bool {
+        let ours = scope.is(&frame.value["runtime"]);
         if let Some(number) = number_of(frame).filter(|_| frame.link == self.link) {
             self.numbers.insert(number);
+            if ours {
+                self.first = Some(self.first.map_or(number, |first| first.min(number)));
+            }
         }
-        let ours = scope.is(&frame.value["runtime"]);
         if ours {
             self.frames.push(frame.clone());
             if frame.kind() == "turn_finished" && self.finished.is_none() {
                 self.finished = Some(frame.clone());
+                self.finished_at = Some(Instant::now());
             }
         }
         ours
@@ -309,10 +316,8 @@ impl Gathering {
         let Some(last) = number_of(finished).filter(|_| finished.link == self.link) else {
             return true;
         };
-        let Some(first) = self.numbers.first() else {
-            return true;
-        };
-        let count = u64::try_from(self.numbers.range(..=last).count()).unwrap_or(0);
+        let first = self.first.unwrap_or(last);
+        let count = u64::try_from(self.numbers.range(first..=last).count()).unwrap_or(0);
         count == last - first + 1
     }
 
@@ -363,6 +368,12 @@ mod tests {
     async fn a_trace_waits_for_frames_that_the_end_has_overtaken() {
         let scope = Scope::new("a", "c");
         let mut seen = Gathering::new(1);
+        // What another conversation sent before counts for nothing.
+        let mut other = frame(Channel::Stream, "stream_delta", Some(2));
+        if let Some(frame) = Arc::get_mut(&mut other) {
+            frame.value["runtime"]["conversation_id"] = json!("another");
+        }
+        assert!(!seen.take(&scope, &other));
         for frame in [
             frame(Channel::Stream, "update_loop_status", Some(4)),
             frame(Channel::Control, "input_accepted", None),

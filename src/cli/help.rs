@@ -64,8 +64,8 @@ Most used variables:
 
 docs/configuration.md lists every flag, variable and file.
 
-Exit codes: 0 stopped, 64 usage, 69 replaced or already running, 75 stuck,
-77 credentials refused, 78 configuration.
+Exit codes: 0 stopped, 64 usage, 69 replaced or already running, 70 a defect
+of this program, 75 stuck, 77 credentials refused, 78 configuration.
 ";
 
 pub(super) const HEALTHCHECK: &str = "\

@@ -24,12 +24,15 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use crate::config::{USAGE_EXIT, strip_backend};
+use crate::telemetry::last_words;
+use crate::telemetry::redact::Secrets;
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs the program; `args` without its name.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    last_words::end_on_panic(None, Secrets::default());
     let marked = std::env::var_os(init::MARKER).is_some();
     if init::wanted(&args, marked) {
         match init::run(&args) {

@@ -96,43 +96,37 @@ impl Conversation {
         let services = std::sync::Arc::clone(&self.services);
         let scope = self.scope.clone();
         let lease = turn.lease;
-        self.job(
-            async move {
-                let Some(agent) = scope.agent_id.as_deref() else {
-                    return Done::CancelSettled(lease);
+        self.job(async move {
+            let Some(agent) = scope.agent_id.as_deref() else {
+                return Done::CancelSettled(lease);
+            };
+            let cancel = async {
+                let by_run = match &turn.run_id {
+                    Some(run) => services
+                        .api
+                        .cancel_runs(agent, &[run])
+                        .await
+                        .is_ok_and(|ended| {
+                            ended.get(run.as_str()).and_then(Value::as_str) == Some("cancelled")
+                        }),
+                    None => false,
                 };
-                let cancel = async {
-                    let by_run = match &turn.run_id {
-                        Some(run) => {
-                            services
-                                .api
-                                .cancel_runs(agent, &[run])
-                                .await
-                                .is_ok_and(|ended| {
-                                    ended.get(run.as_str()).and_then(Value::as_str)
-                                        == Some("cancelled")
-                                })
-                        }
-                        None => false,
+                if !by_run {
+                    let id = if scope.is_default() {
+                        agent
+                    } else {
+                        &scope.conversation_id
                     };
-                    if !by_run {
-                        let id = if scope.is_default() {
-                            agent
-                        } else {
-                            &scope.conversation_id
-                        };
-                        if let Err(error) = services.api.cancel_conversation(id).await {
-                            tracing::debug!(%error, "The server had nothing to cancel.");
-                        }
+                    if let Err(error) = services.api.cancel_conversation(id).await {
+                        tracing::debug!(%error, "The server had nothing to cancel.");
                     }
-                };
-                if tokio::time::timeout(CANCEL_DEADLINE, cancel).await.is_err() {
-                    tracing::warn!("The server did not answer a cancel in time; going on.");
                 }
-                Done::CancelSettled(lease)
-            },
-            Done::CancelSettled(lease),
-        );
+            };
+            if tokio::time::timeout(CANCEL_DEADLINE, cancel).await.is_err() {
+                tracing::warn!("The server did not answer a cancel in time; going on.");
+            }
+            Done::CancelSettled(lease)
+        });
     }
 }
 

@@ -6,11 +6,10 @@
 //! ended has any effect.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -62,8 +61,8 @@ pub struct Load {
 
 /// What a finished background job brings back.
 pub(crate) enum Done {
-    /// The turn task ended; `None` when it panicked.
-    Turn(Lease, Option<Box<Outcome>>),
+    /// The turn task ended.
+    Turn(Lease, Box<Outcome>),
     /// The backend heard of a cancel.
     CancelSettled(Lease),
     /// A replay has what it needs.
@@ -279,26 +278,15 @@ impl Conversation {
             Ok(Done::RecordTimer) => self.retry_records(),
             Ok(Done::Git { cwd, context, tell }) => self.on_git(cwd, context, tell),
             Ok(Done::Nothing) => {}
-            // Jobs catch their own panics; what is left is an abort at shutdown.
+            // Ended at shutdown.
             Err(error) => tracing::error!(%error, "A job of a conversation ended early."),
         }
     }
 
-    /// Runs a job whose panic must not pass silently: it becomes `otherwise`.
-    pub(crate) fn job(
-        &mut self,
-        work: impl Future<Output = Done> + Send + 'static,
-        otherwise: Done,
-    ) {
-        self.jobs.spawn(async move {
-            AssertUnwindSafe(work)
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|_| {
-                    tracing::error!("A job of a conversation panicked.");
-                    otherwise
-                })
-        });
+    /// Runs a job beside the mailbox.
+    pub(crate) fn job(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+        let work: BoxFuture<'static, Done> = Box::pin(work);
+        self.jobs.spawn(work);
     }
 
     async fn read_last_reports(&mut self) {

@@ -54,10 +54,7 @@ impl Conversation {
         let Ok(checkout) = memory.checkout(agent) else {
             return;
         };
-        self.job(
-            async move { Done::MemoryPushed(checkout.push_pending().await) },
-            Done::Nothing,
-        );
+        self.job(async move { Done::MemoryPushed(checkout.push_pending().await) });
     }
 
     /// How the push went.

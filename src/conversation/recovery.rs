@@ -109,13 +109,10 @@ impl Conversation {
         self.recoveries.running = true;
         let services = Arc::clone(&self.services);
         let scope = self.scope.clone();
-        self.job(
-            async move {
-                let outcome = look_up(&services, &scope, &record).await;
-                Done::Record(Box::new(outcome))
-            },
-            Done::Record(Box::new(RecordOutcome::Leave)),
-        );
+        self.job(async move {
+            let outcome = look_up(&services, &scope, &record).await;
+            Done::Record(Box::new(outcome))
+        });
     }
 
     /// A record was looked up.
@@ -123,13 +120,10 @@ impl Conversation {
         self.recoveries.running = false;
         let record = match outcome {
             RecordOutcome::Deferred => {
-                self.job(
-                    async {
-                        tokio::time::sleep(RETRY).await;
-                        Done::RecordTimer
-                    },
-                    Done::Nothing,
-                );
+                self.job(async {
+                    tokio::time::sleep(RETRY).await;
+                    Done::RecordTimer
+                });
                 return;
             }
             _ => self.recoveries.record.take(),
@@ -166,15 +160,12 @@ impl Conversation {
             return;
         };
         let conversation = Arc::clone(&self.scope.conversation_id);
-        self.job(
-            async move {
-                if let Err(error) = store.delete(&agent, &conversation).await {
-                    tracing::warn!(%error, "A settled record could not be removed.");
-                }
-                Done::Nothing
-            },
-            Done::Nothing,
-        );
+        self.job(async move {
+            if let Err(error) = store.delete(&agent, &conversation).await {
+                tracing::warn!(%error, "A settled record could not be removed.");
+            }
+            Done::Nothing
+        });
     }
 
     /// Whether `sync` may look for pending approvals (02 §10.2).

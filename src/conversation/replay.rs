@@ -151,25 +151,22 @@ impl Conversation {
         let lookup = (recover && self.may_recover()).then(|| self.sync_lookup(resume));
         let cwd = self.shown_cwd();
         let git = self.services.git.clone();
-        self.job(
-            async move {
-                let (finding, context) = tokio::join!(
-                    async {
-                        match lookup {
-                            Some(lookup) => lookup.await,
-                            None => None,
-                        }
-                    },
-                    git.load(&cwd),
-                );
-                Done::Replay(Box::new(Prepared {
-                    purpose,
-                    finding,
-                    git: Some((cwd, context)),
-                }))
-            },
-            Done::Nothing,
-        );
+        self.job(async move {
+            let (finding, context) = tokio::join!(
+                async {
+                    match lookup {
+                        Some(lookup) => lookup.await,
+                        None => None,
+                    }
+                },
+                git.load(&cwd),
+            );
+            Done::Replay(Box::new(Prepared {
+                purpose,
+                finding,
+                git: Some((cwd, context)),
+            }))
+        });
     }
 
     /// Shows the git facts that are known and looks whether they still hold; a
@@ -180,13 +177,10 @@ impl Conversation {
             self.git = Some((cwd.clone(), context));
         }
         let git = self.services.git.clone();
-        self.job(
-            async move {
-                let context = git.load(&cwd).await;
-                Done::Git { cwd, context, tell }
-            },
-            Done::Nothing,
-        );
+        self.job(async move {
+            let context = git.load(&cwd).await;
+            Done::Git { cwd, context, tell }
+        });
     }
 
     /// Git facts came in.

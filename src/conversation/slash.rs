@@ -115,13 +115,10 @@ impl Conversation {
             cwd: self.shown_cwd(),
             args: args.unwrap_or_default().to_owned(),
         };
-        self.job(
-            async move {
-                let outcome = work.run(&slash.command_id).await;
-                Done::Slash(Box::new(SlashDone { slash, outcome }))
-            },
-            Done::Nothing,
-        );
+        self.job(async move {
+            let outcome = work.run(&slash.command_id).await;
+            Done::Slash(Box::new(SlashDone { slash, outcome }))
+        });
     }
 
     /// A command that starts a turn is not queued.
@@ -257,13 +254,10 @@ impl Conversation {
         let Some(checkout) = checkout else {
             return self.emit_device_status();
         };
-        self.job(
-            async move {
-                let tokens = tokio::task::spawn_blocking(move || checkout.prompt_tokens()).await;
-                Done::MemoryMeasured(tokens.unwrap_or(0) >= DOCTOR_TOKENS)
-            },
-            Done::Nothing,
-        );
+        self.job(async move {
+            let tokens = tokio::task::spawn_blocking(move || checkout.prompt_tokens()).await;
+            Done::MemoryMeasured(tokens.unwrap_or(0) >= DOCTOR_TOKENS)
+        });
     }
 }
 

@@ -137,10 +137,7 @@ impl Conversation {
         self.emit_loop_status();
         self.emit_device_status();
         let services = Arc::clone(&self.services);
-        self.job(
-            async move { Done::Turn(lease, Some(Box::new(turn::run(services, input).await))) },
-            Done::Turn(lease, None),
-        );
+        self.job(async move { Done::Turn(lease, Box::new(turn::run(services, input).await)) });
     }
 
     /// One report of the running turn. What a turn says after an abort is
@@ -274,15 +271,12 @@ impl Conversation {
         let scope = self.scope.clone();
         let remote = self.services.remote.clone();
         let (wanted, current) = (path.to_string_lossy().into_owned(), path.to_path_buf());
-        self.job(
-            async move {
-                if let Err(error) = remote.set_cwd(&scope, &wanted, &current).await {
-                    tracing::warn!(%error, "A tool's working directory could not be stored.");
-                }
-                Done::Nothing
-            },
-            Done::Nothing,
-        );
+        self.job(async move {
+            if let Err(error) = remote.set_cwd(&scope, &wanted, &current).await {
+                tracing::warn!(%error, "A tool's working directory could not be stored.");
+            }
+            Done::Nothing
+        });
         self.reminders.directory_changed();
         self.refresh_git(false);
         self.emit_device_status();
@@ -351,19 +345,11 @@ impl Conversation {
     }
 
     /// The turn task ended (03 §9.4).
-    pub(crate) fn finish_turn(&mut self, lease: Lease, outcome: Option<Box<Outcome>>) {
+    pub(crate) fn finish_turn(&mut self, lease: Lease, mut outcome: Box<Outcome>) {
         let Some(turn) = self.turn.take_if(|turn| turn.lease == lease) else {
             return;
         };
         let cancelling = self.life.is_cancelling();
-        let mut outcome = outcome.map_or_else(
-            || {
-                Outcome::failed(
-                    "This computer hit an internal error in the turn. Please try again.",
-                )
-            },
-            |outcome| *outcome,
-        );
         if cancelling {
             outcome.stop_reason = "cancelled".into();
             outcome.error = None;

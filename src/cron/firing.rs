@@ -295,11 +295,8 @@ where
     async move {
         match tokio::task::spawn_blocking(move || work(store)).await {
             Ok(done) => done,
-            Err(panicked) => match panicked.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // Blocking work is cancelled only with its runtime, and we with it.
-                Err(_) => std::future::pending().await,
-            },
+            // Blocking work is cancelled only with its runtime, and we with it.
+            Err(_) => std::future::pending().await,
         }
     }
 }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::route::{self, Route};
@@ -154,13 +153,11 @@ impl Call {
         &self.shared.services
     }
 
-    /// Runs the command and sends its answer. A command that panics is answered too.
+    /// Runs the command and sends its answer.
     pub(super) async fn answered_by(mut self, job: fn(Self) -> Pending) {
         let reply = self.reply();
         let followers = self.followers.take();
-        let Some(answer) = outcome(tokio::spawn(job(self))).await else {
-            return;
-        };
+        let answer = job(self).await;
         let (shared, to) = (Arc::clone(&reply.shared), reply.to.clone());
         let mut followers = followers.filter(|_| answer.is_ok());
         reply.send(answer);
@@ -176,16 +173,15 @@ impl Call {
     /// The same for a handler that writes the answer itself.
     pub(super) async fn written_by(self, job: fn(Self) -> PendingText) {
         let reply = self.reply();
-        match outcome(tokio::spawn(job(self))).await {
-            Some(Ok((body, permit))) => {
+        match job(self).await {
+            Ok((body, permit)) => {
                 let to = reply.to;
                 reply.shared.services.events.send(match permit {
                     Some(permit) => Outbound::Paced { to, body, permit },
                     None => Outbound::Reply { to, body },
                 });
             }
-            Some(Err(failure)) => reply.send(Err(failure)),
-            None => {}
+            Err(failure) => reply.send(Err(failure)),
         }
     }
 
@@ -304,25 +300,6 @@ impl Reply {
     }
 }
 
-/// What a task came to; `None` when it was ended. It ends with this future.
-async fn outcome<T>(task: JoinHandle<Result<T, Failure>>) -> Option<Result<T, Failure>> {
-    let mut running = AbortOnDrop(task);
-    match (&mut running.0).await {
-        Ok(answer) => Some(answer),
-        Err(error) if error.is_cancelled() => None,
-        Err(_) => Some(Err(Failure::new(UNEXPECTED))),
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A task that ends with its owner.
-struct AbortOnDrop<T>(JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

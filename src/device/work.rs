@@ -105,14 +105,8 @@ async fn within<T: Send + 'static>(
             drop(place);
             done
         });
-        match work.await {
-            Ok(done) => done,
-            Err(error) => match error.try_into_panic() {
-                // The answer of the command says that it panicked.
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Failure::new("The computer is shutting down.")),
-            },
-        }
+        work.await
+            .unwrap_or_else(|_| Err(Failure::new("The computer is shutting down.")))
     };
     timeout(limit, done).await.ok()
 }

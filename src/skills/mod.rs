@@ -190,10 +190,10 @@ impl Skills {
     }
 
     fn scan(&self, root: &Path, source: Source) -> Vec<Skill> {
-        if source == Source::Bundled {
-            bundled::unpack(root);
+        match source {
+            Source::Bundled => bundled::unpacked(root),
+            _ => scan::scan(root, source),
         }
-        scan::scan(root, source)
     }
 }
 

@@ -75,7 +75,8 @@ impl Walk<'_> {
     }
 }
 
-fn skill(document: &Document, place: &str, file: &Path, source: Source) -> Skill {
+/// The skill that a document describes, whose directory is `place` below the root.
+pub(super) fn skill(document: &Document, place: &str, file: &Path, source: Source) -> Skill {
     let place = if place.is_empty() { "root" } else { place };
     let name = document.text("name");
     let id = document.text("id").or(name).unwrap_or(place).to_owned();

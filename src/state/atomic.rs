@@ -2,7 +2,8 @@
 //!
 //! A reader sees the old or the new content, never a half. The new file takes
 //! over mode and owner of the old one; a private file is tightened to 0600. A
-//! symbolic link stays a link: its target is replaced.
+//! symbolic link stays a link: its target is replaced. How much of that holds
+//! when the power fails is what [`Lasting`] says; a killed process loses nothing.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -23,6 +24,17 @@ pub enum Access {
     Inherited,
 }
 
+/// What is waited for, in rising order of cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lasting {
+    /// Nothing: a power failure may leave an empty file.
+    Process,
+    /// The content is on the disk: a power failure leaves the old or the new file.
+    Content,
+    /// Content and name are: a power failure leaves the new file.
+    Name,
+}
+
 /// Reads a regular file of at most `limit` bytes. A pipe or device in its
 /// place is an error, so that nothing waits for ever.
 ///
@@ -40,13 +52,16 @@ pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 
 /// The same for an open file.
 pub(super) fn read_open(file: &File, limit: u64) -> io::Result<Vec<u8>> {
-    if !file.metadata()?.is_file() {
+    let meta = file.metadata()?;
+    if !meta.is_file() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "not a regular file",
         ));
     }
-    let mut bytes = Vec::new();
+    // Room for the end as well, so that one read takes all and another sees the end.
+    let room = usize::try_from(meta.len().min(limit)).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(room + 64);
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         let text = format!("larger than {limit} bytes");
@@ -61,6 +76,14 @@ pub(super) fn read_open(file: &File, limit: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As the system calls; the old file is whole then.
 pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    replace(path, bytes, access, Lasting::Name)
+}
+
+/// The same, as lasting as asked.
+///
+/// # Errors
+/// As for [`write`].
+pub fn replace(path: &Path, bytes: &[u8], access: Access, lasting: Lasting) -> io::Result<()> {
     let target = link_target(path)?;
     let dir = match target.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -83,9 +106,12 @@ pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     if let Some(old) = &old {
         keep_owner_and_mode(temporary.as_file(), old, mode);
     }
-    temporary.as_file().sync_all()?;
+    if lasting >= Lasting::Content {
+        temporary.as_file().sync_data()?;
+    }
     match temporary.persist(&target) {
-        Ok(_) => sync_dir(dir),
+        Ok(_) if lasting == Lasting::Name => sync_dir(dir),
+        Ok(_) => Ok(()),
         // A single file mounted into a container cannot be replaced, only filled.
         Err(error) if error.error.kind() == io::ErrorKind::ResourceBusy => {
             fill_in_place(&target, bytes)
@@ -95,7 +121,7 @@ pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
 }
 
 /// Makes a rename or removal in `dir` last.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir)?.sync_all() {
         // Some network file systems cannot sync a directory.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),

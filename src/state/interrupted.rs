@@ -1,9 +1,12 @@
 //! Interrupted-turn records: what a conversation was doing, so that the next
 //! process can finish it (spec 01 §4.8, 03 §14.5).
 //!
-//! One file for each conversation, replaced whole and synced. The order of
-//! operations on one conversation is kept; writes that a newer one overtakes
-//! before their turn are left out, and their waiters learn of the newer one.
+//! One file for each conversation, replaced whole. What ran and what it gave is
+//! on the disk before it counts; which run it was, and that a turn is over, may
+//! be lost to a power failure: recovery finds both out from the server. The
+//! order of operations on one conversation is kept; writes that a newer one
+//! overtakes before their turn are left out, and their waiters learn of the
+//! newer one.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,10 +16,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Duration, Instant};
 
 use super::Home;
-use super::atomic::{self, Access, READ_LIMIT, read_bounded};
+use super::atomic::{self, Access, Lasting, READ_LIMIT, read_bounded};
+
+/// How long a record waits that nobody waits for: a call of its run, or its end,
+/// mostly follows within milliseconds.
+const SOON: Duration = Duration::from_millis(30);
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,13 +89,17 @@ impl InterruptedStore {
     ///
     /// # Errors
     /// When it is not on disk; the one before is whole then.
-    pub fn write(&self, record: &InterruptedTurn) -> Result<String, InterruptedError> {
+    pub fn write(
+        &self,
+        record: &InterruptedTurn,
+        lasting: Lasting,
+    ) -> Result<String, InterruptedError> {
         let path = self.path(&record.agent_id, &record.conversation_id);
         let mut record = record.clone();
         record.revision = uuid::Uuid::new_v4().to_string();
         let written = serde_json::to_vec(&record)
             .map_err(io::Error::from)
-            .and_then(|bytes| atomic::write(&path, &bytes, Access::Private));
+            .and_then(|bytes| atomic::replace(&path, &bytes, Access::Private, lasting));
         match written {
             Ok(()) => Ok(record.revision),
             Err(source) => Err(InterruptedError::Io { path, source }),
@@ -101,10 +113,8 @@ impl InterruptedStore {
     pub fn delete(&self, agent_id: &str, conversation_id: &str) -> Result<(), InterruptedError> {
         let path = self.path(agent_id, conversation_id);
         match fs::remove_file(&path) {
-            // Without this a crash could bring a finished turn back.
-            Ok(()) => {
-                atomic::sync_dir(&self.dir).map_err(|source| InterruptedError::Io { path, source })
-            }
+            // One that comes back after a power failure finds nothing pending.
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(InterruptedError::Io { path, source }),
         }
@@ -196,7 +206,7 @@ enum Order {
 
 #[derive(Debug)]
 enum Work {
-    Write(Box<InterruptedTurn>),
+    Write(Box<InterruptedTurn>, Lasting),
     Delete,
 }
 
@@ -215,19 +225,22 @@ impl InterruptedTurns {
         )
     }
 
-    /// Writes a record, and returns when it, or a newer state of the same
-    /// conversation, is on disk.
+    /// Writes a record, and returns when its content, or a newer state of the
+    /// same conversation, is on the disk.
     ///
     /// # Errors
     /// When that failed.
     pub async fn write_durable(&self, record: InterruptedTurn) -> Result<(), InterruptedError> {
-        self.wait(key_of(&record), Work::Write(Box::new(record)))
-            .await
+        let key = key_of(&record);
+        let write = Work::Write(Box::new(record), Lasting::Content);
+        self.wait(key, write).await
     }
 
-    /// Writes a record soon; a newer one may take its place.
+    /// Writes a record within [`SOON`]; a newer one may take its place.
     pub fn write_soon(&self, record: InterruptedTurn) {
-        self.order(key_of(&record), Work::Write(Box::new(record)), None);
+        let key = key_of(&record);
+        let write = Work::Write(Box::new(record), Lasting::Process);
+        self.order(key, write, None);
     }
 
     /// Removes a record, and returns when it is gone from the disk.
@@ -271,44 +284,72 @@ fn key_of(record: &InterruptedTurn) -> (String, String) {
     (record.agent_id.clone(), record.conversation_id.clone())
 }
 
-async fn work_off(store: InterruptedStore, mut inbox: mpsc::UnboundedReceiver<Order>) {
-    let mut open = true;
-    while open {
-        let mut orders = Vec::new();
-        if inbox.recv_many(&mut orders, 1024).await == 0 {
-            return;
+/// What is to be done for one conversation.
+struct Pending {
+    work: Work,
+    waiters: Vec<Done>,
+    due: Instant,
+}
+
+impl Pending {
+    /// Takes the place of an older order, and what was promised of it.
+    fn overtake(&mut self, older: Self) {
+        self.due = self.due.min(older.due);
+        self.waiters.extend(older.waiters);
+        if let (Work::Write(_, lasting), Work::Write(_, promised)) = (&mut self.work, older.work) {
+            *lasting = promised.max(*lasting);
         }
-        // The last order for each conversation counts, for all who wait.
-        let mut latest: HashMap<(String, String), (Work, Vec<Done>)> = HashMap::new();
+    }
+}
+
+async fn work_off(store: InterruptedStore, mut inbox: mpsc::UnboundedReceiver<Order>) {
+    // The last order for each conversation counts, for all who wait.
+    let mut pending: HashMap<(String, String), Pending> = HashMap::new();
+    let mut open = true;
+    while open || !pending.is_empty() {
+        let mut orders = Vec::new();
+        if open {
+            let next_due = pending.values().map(|it| it.due).min();
+            let received = async { inbox.recv_many(&mut orders, 1024).await };
+            let received = match next_due {
+                Some(due) => tokio::time::timeout_at(due, received).await.ok(),
+                None => Some(received.await),
+            };
+            open = received != Some(0);
+        }
         for order in orders {
             match order {
-                Order::Close => {
-                    open = false;
-                    break;
-                }
+                Order::Close => open = false,
                 Order::Do { key, work, done } => {
-                    let slot = latest
-                        .entry(key)
-                        .or_insert_with(|| (Work::Delete, Vec::new()));
-                    slot.0 = work;
-                    slot.1.extend(done);
+                    let soon = done.is_none() && matches!(work, Work::Write(..));
+                    let due = Instant::now() + if soon { SOON } else { Duration::ZERO };
+                    let mut new = Pending {
+                        work,
+                        waiters: Vec::from_iter(done),
+                        due,
+                    };
+                    if let Some(overtaken) = pending.remove(&key) {
+                        new.overtake(overtaken);
+                    }
+                    pending.insert(key, new);
                 }
             }
         }
-        let store = store.clone();
-        let all = spawn_blocking(move || {
-            for (key, (work, waiters)) in latest {
-                finish(&store, &key, &work, waiters);
-            }
-        });
-        // A panic drops the waiters, who then see `Closed`.
-        let _ = all.await;
+        let now = Instant::now();
+        // The disk is asked for those of different conversations at the same time.
+        let mut all = JoinSet::new();
+        for (key, due) in pending.extract_if(|_, it| !open || it.due <= now) {
+            let store = store.clone();
+            all.spawn_blocking(move || finish(&store, &key, &due.work, due.waiters));
+        }
+        // At shutdown a waiter is dropped, and sees `Closed`.
+        while all.join_next().await.is_some() {}
     }
 }
 
 fn finish(store: &InterruptedStore, key: &(String, String), work: &Work, waiters: Vec<Done>) {
     let outcome = match work {
-        Work::Write(record) => store.write(record).map(drop),
+        Work::Write(record, lasting) => store.write(record, *lasting).map(drop),
         Work::Delete => store.delete(&key.0, &key.1),
     };
     if let Err(error) = &outcome {
@@ -364,8 +405,12 @@ mod tests {
     #[test]
     fn a_record_comes_back_with_a_new_revision_each_time() {
         let (_dir, store) = fixture();
-        let first = store.write(&record("default", "o1")).expect("written");
-        let second = store.write(&record("default", "o2")).expect("written");
+        let first = store
+            .write(&record("default", "o1"), Lasting::Content)
+            .expect("written");
+        let second = store
+            .write(&record("default", "o2"), Lasting::Process)
+            .expect("written");
         assert_ne!(first, second);
         let mut expected = record("default", "o2");
         expected.revision = second;
@@ -397,7 +442,9 @@ mod tests {
     #[test]
     fn files_are_private() {
         let (_dir, store) = fixture();
-        store.write(&record("c", "o")).expect("written");
+        store
+            .write(&record("c", "o"), Lasting::Content)
+            .expect("written");
         let mode = |path: &Path| fs::metadata(path).expect("exists").mode() & 0o777;
         assert_eq!(
             (mode(&store.dir), mode(&store.path("agent-1", "c"))),
@@ -408,7 +455,9 @@ mod tests {
     #[test]
     fn what_is_broken_or_under_a_foreign_name_is_ignored() {
         let (_dir, store) = fixture();
-        store.write(&record("good", "o")).expect("written");
+        store
+            .write(&record("good", "o"), Lasting::Content)
+            .expect("written");
         let good = fs::read(store.path("agent-1", "good")).expect("readable");
         fs::write(store.dir.join("agent-1_other.json"), &good).expect("written");
         fs::write(store.dir.join("agent-1_good.json.tmp"), &good).expect("written");
@@ -453,6 +502,28 @@ mod tests {
         assert_eq!(otids(&store), ["last"]);
         let late = turns.write_durable(record("a", "late")).await;
         assert!(matches!(late, Err(InterruptedError::Closed)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_is_written_soon_and_not_at_all_when_overtaken() {
+        let (_dir, store) = fixture();
+        let (turns, writer) = InterruptedTurns::start(store.clone());
+        let began = Instant::now();
+        turns.write_soon(record("a", "o1"));
+        tokio::time::sleep(SOON / 2).await;
+        turns.write_soon(record("a", "o2"));
+        assert!(store.list().is_empty());
+        while store.list().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(began.elapsed() <= SOON + Duration::from_millis(2));
+        assert_eq!(otids(&store), ["o2"]);
+        let written = store.read("agent-1", "a").map(|it| it.revision);
+        turns.write_soon(record("a", "o3"));
+        turns.write_durable(record("a", "o4")).await.unwrap();
+        assert_eq!(otids(&store), ["o4"]);
+        assert_ne!(store.read("agent-1", "a").map(|it| it.revision), written);
+        writer.close().await;
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 pub mod allocator;
 mod clock;
 pub mod command_summary;
+pub mod last_words;
 pub mod logging;
 pub mod metrics;
 pub mod process_stats;

@@ -28,6 +28,11 @@ const FRAME_LIMIT: usize = 2 * 1024;
 const QUEUE_RECORDS: usize = 8 * 1024;
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
+/// How long the writer lets lines gather once there is one: a turn sends dozens
+/// within milliseconds, and waking up for each costs more than the line.
+/// A quarter of the queue ends it.
+const GATHER: Duration = Duration::from_millis(25);
+
 /// How much of each frame is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameLogging {
@@ -133,8 +138,20 @@ struct Queue {
     /// Lines ever accepted, and of these, written.
     accepted: u64,
     written: u64,
-    writer_waits: bool,
+    writer: WriterIs,
     closed: bool,
+}
+
+/// What the writer does, and so what wakes it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum WriterIs {
+    /// It writes: it looks again when it is done.
+    #[default]
+    Busy,
+    /// It sleeps until there is a line.
+    Idle,
+    /// It waits a moment for more lines.
+    Gathering,
 }
 
 struct Record {
@@ -229,6 +246,10 @@ impl SessionLog {
         let shared = &self.owner.shared;
         let mut queue = shared.lock();
         let target = queue.accepted;
+        if queue.writer == WriterIs::Gathering {
+            queue.writer = WriterIs::Busy;
+            shared.wake.notify_one();
+        }
         while queue.written < target {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -257,8 +278,16 @@ impl SessionLog {
         queue.records.push(Record { at, text: text() });
         queue.bytes += bytes;
         queue.accepted += 1;
-        // A wake-up is a system call: only for a writer that sleeps.
-        if std::mem::take(&mut queue.writer_waits) {
+        // A wake-up is a system call: only for a writer that needs one.
+        let wake = match queue.writer {
+            WriterIs::Idle => true,
+            WriterIs::Gathering => {
+                queue.bytes >= QUEUE_BYTES / 4 || queue.records.len() >= QUEUE_RECORDS / 4
+            }
+            WriterIs::Busy => false,
+        };
+        if wake {
+            queue.writer = WriterIs::Busy;
             drop(queue);
             shared.wake.notify_one();
         }
@@ -311,14 +340,19 @@ impl Writer {
             if queue.closed {
                 return None;
             }
-            queue.writer_waits = true;
+            queue.writer = WriterIs::Idle;
             queue = self
                 .shared
                 .wake
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        queue.writer_waits = false;
+        queue.writer = WriterIs::Gathering;
+        let gathered = self.shared.wake.wait_timeout_while(queue, GATHER, |queue| {
+            queue.writer == WriterIs::Gathering && !queue.closed
+        });
+        queue = gathered.unwrap_or_else(PoisonError::into_inner).0;
+        queue.writer = WriterIs::Busy;
         std::mem::swap(&mut queue.records, batch);
         queue.bytes = 0;
         Some(std::mem::take(&mut queue.dropped))
@@ -367,6 +401,10 @@ impl Writer {
 
 /// Appends `text` so that it cannot begin another line of the log.
 fn push_one_line(line: &mut String, text: &str) {
+    // Frames have no line breaks, and are most of the log.
+    if !text.as_bytes().contains(&b'\n') && !text.as_bytes().contains(&b'\r') {
+        return line.push_str(text);
+    }
     for part in text.split_inclusive(['\n', '\r']) {
         match part.strip_suffix(['\n', '\r']) {
             Some(rest) => {

@@ -2,13 +2,11 @@
 //!
 //! Calls run side by side as their lanes allow; results come back in decision
 //! order. Invariant: every call gets exactly one outcome, whatever its tool
-//! does: an abort, a panic and an unknown name included.
+//! does: an abort and an unknown name included.
 
-use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::join_all;
 use serde_json::Value;
 
@@ -111,16 +109,12 @@ impl TurnTools {
                 names.join(", ")
             ));
         };
-        // A tool that panics fails alone: its future is dropped and not polled again.
-        let run = AssertUnwindSafe(async { tool.run(call, context).await }).catch_unwind();
         let ignored = async {
             call.cancel.cancelled().await;
             tokio::time::sleep(ABORT_GRACE).await;
         };
         tokio::select! {
-            outcome = run => outcome.unwrap_or_else(|panic| {
-                ToolOutcome::error(format!("Error executing tool: {}", panic_text(&*panic)))
-            }),
+            outcome = tool.run(call, context) => outcome,
             () = ignored => ToolOutcome::interrupted(),
         }
     }
@@ -150,12 +144,6 @@ fn normalised(path: &str, cwd: &Path, home: &Path) -> PathBuf {
         }
     }
     whole
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("the tool failed unexpectedly")
 }
 
 /// Bounds every text that goes to the model.

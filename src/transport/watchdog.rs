@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::last_words;
 use crate::telemetry::session_log::SessionLog;
 
 /// What a supervisor reads as: stuck, please start me again.
@@ -23,9 +24,6 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// How often the runtime shows that it runs.
 const TICK: Duration = Duration::from_secs(1);
-
-/// How long the last words may take.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Telling a service manager that all is well: called every `every` while the
 /// runtime ticks, from the watchdog's thread.
@@ -190,26 +188,14 @@ impl Watch {
     }
 }
 
-/// The `on_stuck` of the program: says why in the session log and on stderr,
-/// then exits with [`EXIT_STUCK`]. Neither a full disk nor a blocked terminal
-/// can hold it up for more than two seconds.
+/// The `on_stuck` of the program: says why, then exits with [`EXIT_STUCK`].
 pub fn end_process(log: SessionLog) -> impl FnOnce(Duration) + Send + 'static {
     move |silent| {
         let words = format!(
             "FATAL: the runtime has not run for {} s; ending with code {EXIT_STUCK} to be started again",
             silent.as_secs()
         );
-        let (done, said) = std::sync::mpsc::channel();
-        // Ends with the process; stderr may block for ever.
-        let _ = thread::Builder::new().spawn(move || {
-            log.line(words.clone());
-            log.flush(LAST_WORDS / 2);
-            let _ =
-                std::io::Write::write_all(&mut std::io::stderr(), format!("{words}\n").as_bytes());
-            let _ = done.send(());
-        });
-        let _ = said.recv_timeout(LAST_WORDS);
-        std::process::exit(EXIT_STUCK);
+        last_words::end_process(Some(&log), words, EXIT_STUCK);
     }
 }
 

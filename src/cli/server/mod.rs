@@ -37,6 +37,7 @@ use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::pid_file::PidFile;
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::settings_files::default_permission_mode;
+use crate::telemetry::last_words;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
 use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
@@ -146,6 +147,7 @@ async fn serve(
         ..SessionLogOptions::new(home.logs(), SystemTime::now(), secrets.clone())
     });
     println!("Log file: {}", log.path().display());
+    last_words::end_on_panic(Some(log.clone()), secrets.clone());
     let (watchdog, pulse) = Watchdog::start(
         STUCK,
         notifier.watchdog_interval().map(|every| {

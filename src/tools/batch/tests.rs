@@ -141,27 +141,6 @@ async fn a_tool_that_ignores_an_abort_is_left_behind() {
 }
 
 #[tokio::test]
-async fn a_panic_fails_one_call_alone() {
-    let bench = Bench::new();
-    let panics = Fake::acting("bad", Lane::Global, |_| {
-        Box::pin(async { panic!("boom {}", 1) })
-    });
-    let turn = turn(vec![panics, Fake::new("good")]);
-    let calls = [
-        call(&bench, "1", "bad", json!({})),
-        call(&bench, "2", "good", json!({})),
-    ];
-    let outcomes = turn.run_batch(&calls, &bench.context).await;
-    assert_eq!(
-        outcomes,
-        [
-            ToolOutcome::error("Error executing tool: boom 1"),
-            ToolOutcome::text("2")
-        ]
-    );
-}
-
-#[tokio::test]
 async fn long_texts_are_clamped_and_kept_in_a_file() {
     let bench = Bench::new();
     let long = Fake::acting("Long", Lane::Global, |_| {
