@@ -48,10 +48,11 @@ impl Trial {
         cwd: &Path,
         server: &str,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Self::with_memory(home, cwd, server, server).await
+        Self::with_memory(home, cwd, server, server, false).await
     }
 
-    /// The same with another server for the repositories of memories.
+    /// The same with another server for the repositories of memories; `cloud`
+    /// says whether the first one counts as Letta Cloud.
     ///
     /// # Errors
     /// As [`Trial::new`].
@@ -60,6 +61,7 @@ impl Trial {
         cwd: &Path,
         server: &str,
         memory: &str,
+        cloud: bool,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let home = Home::at(home);
         let (events, outbound) = EventSink::channel();
@@ -107,8 +109,8 @@ impl Trial {
             settings: UserSettings::load(&home),
             settings_files: files,
             interrupted: InterruptedTurns::start(InterruptedStore::new(&home, server)).0,
-            cloud: false,
-            models: Models::new(false, home.letta.join("cache/model-catalog.json")),
+            cloud,
+            models: Models::new(cloud, home.letta.join("cache/model-catalog.json")),
             skills,
             memory,
             toolbox: Toolbox::new(tools),

@@ -115,6 +115,8 @@ pub struct ExecutionSettings {
     pub tools: Option<Vec<String>>,
     /// Ends a turn after so many steps.
     pub max_turns: Option<u64>,
+    /// Skills that every turn starts with.
+    pub preload_skills: Vec<String>,
 }
 
 /// Tools of one controller: `{scope_id?, tools}` (02 §5.11).

@@ -112,17 +112,18 @@ impl Turn {
             tools: loaded,
         }))
         .await;
-        let skill_sources: Arc<[Source]> = match skill_sources {
-            Some(sources) => sources.into(),
-            None => Source::ALL.into(),
-        };
-        let skills = skills(&services, &scope, &cwd, Arc::clone(&skill_sources)).await;
+        let skill_sources: Arc<[Source]> =
+            skill_sources.map_or_else(|| Source::ALL.into(), Arc::from);
+        let preload = execution.as_ref().map(|settings| &settings.preload_skills);
+        let preload = preload.cloned().unwrap_or_default();
+        let (skills, preloaded) = skills(&services, &scope, &cwd, &skill_sources, preload).await;
         port.tell(Report::Skills(crate::skills::listing(&skills)))
             .await;
         let skills = match crate::skills::client_skills(&skills) {
             Ok(skills) => skills,
             Err(_) => Arc::clone(&services.no_skills),
         };
+        let skill_news = due.skills.as_ref().and_then(|told| told.news(&skills));
 
         let hosted = services
             .link
@@ -186,6 +187,11 @@ impl Turn {
             if secrets_changed(&due, &names) {
                 port.tell(Report::SecretsTold(names)).await;
             }
+            let last = outgoing
+                .iter_mut()
+                .rev()
+                .find(|message| is_of_user(message));
+            put_before(last, preloaded.as_slice());
         }
         let hooked = Arc::new(Hooked(services.hooks.clone()));
         let turn = Self {
@@ -199,7 +205,10 @@ impl Turn {
             workspace,
             session_rules,
             tools: Arc::new(tools.with_around(hooked)),
+            skills_are_told: due.skills.is_some_and(|told| told.0.get() == skills.get()),
             skills,
+            skill_news: skill_news
+                .map(|text| json!({"type": "message", "role": "user", "content": text})),
             context,
             run_id: None,
             run_is_shown: false,
@@ -231,20 +240,24 @@ pub(super) async fn prepared(
     prepared.map_err(|error| End::Failed(TurnError::plain(error.to_string())))
 }
 
-/// The skills of a turn; reading them must not hold up the runtime.
+/// The skills of a turn, and the text of those that it starts with; reading
+/// them must not hold up the runtime.
 async fn skills(
     services: &Services,
     scope: &Scope,
     cwd: &Path,
-    sources: Arc<[Source]>,
-) -> Vec<Skill> {
+    sources: &Arc<[Source]>,
+    preload: Vec<String>,
+) -> (Vec<Skill>, Option<String>) {
     let (known, scope, cwd) = (services.skills.clone(), scope.clone(), cwd.to_owned());
+    let sources = Arc::clone(sources);
     let read = move || {
-        known.discover(&Reader {
+        let reader = Reader {
             cwd: &cwd,
             agent_id: scope.agent_id.as_deref(),
             sources: &sources,
-        })
+        };
+        (known.discover(&reader), known.preloaded(&reader, &preload))
     };
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
@@ -380,16 +393,20 @@ impl<'a> ToolChoice<'a> {
 
 /// Puts reminders as text parts in front of the first user message (03 §15.1).
 fn prepend(outgoing: &mut [Value], reminders: &[String]) {
-    if reminders.is_empty() {
-        return;
-    }
-    let first = outgoing
-        .iter_mut()
-        .find(|message| message.get("role").and_then(Value::as_str) == Some("user"));
-    let Some(Value::Object(message)) = first else {
+    let first = outgoing.iter_mut().find(|message| is_of_user(message));
+    put_before(first, reminders);
+}
+
+fn is_of_user(message: &Value) -> bool {
+    message.get("role").and_then(Value::as_str) == Some("user")
+}
+
+/// Puts these texts as parts in front of a message's content.
+fn put_before(message: Option<&mut Value>, texts: &[String]) {
+    let Some(Value::Object(message)) = message.filter(|_| !texts.is_empty()) else {
         return;
     };
-    let mut parts: Vec<Value> = reminders
+    let mut parts: Vec<Value> = texts
         .iter()
         .map(|text| json!({"type": "text", "text": text}))
         .collect();

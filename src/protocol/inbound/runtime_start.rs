@@ -83,6 +83,9 @@ fn execution_settings(raw: Map<String, Value>) -> Result<ExecutionSettings, Shap
             })?,
         tools: fields.optional_strings("tools")?,
         max_turns,
+        preload_skills: fields
+            .optional_strings("preload_skills")?
+            .unwrap_or_default(),
         raw,
     })
 }
