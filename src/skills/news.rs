@@ -37,9 +37,9 @@ impl Told {
         let mut text = String::new();
         for row in changed {
             // Writing into a String cannot fail.
-            let _ = write!(
+            let _ = writeln!(
                 text,
-                "<skill><name>{}</name><description>{}</description></skill>\n",
+                "<skill><name>{}</name><description>{}</description></skill>",
                 escaped(&row["name"]),
                 escaped(&row["description"])
             );
