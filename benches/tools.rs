@@ -45,6 +45,7 @@ fn context(root: &Path) -> ToolContext {
         facts: TurnFacts::default(),
         closed: Arc::default(),
         skill_sources: letta::skills::Source::ALL.into(),
+        delegation: Default::default(),
         secrets: Default::default(),
     }
 }

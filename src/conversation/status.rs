@@ -1,6 +1,8 @@
 //! The status frames of a conversation: device, loop, queue, subagents
 //! (spec 02 §6.1–§6.3, §6.6).
 
+use std::sync::Arc;
+
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -24,6 +26,7 @@ pub const SUPPORTED_COMMANDS: &[&str] = &[
     "context-limit",
     "toolset",
     "secret",
+    "monitor_stop",
 ];
 
 /// The parts of a device status that never change, as JSON text made once.
@@ -79,14 +82,14 @@ impl Conversation {
         } else {
             self.asks.shown()
         };
-        let git = self
-            .git
-            .as_ref()
-            .filter(|(of, _)| *of == cwd)
-            .and_then(|(_, git)| git.as_ref());
+        let known = self.git.as_ref().filter(|(of, _)| *of == cwd);
+        let git = match known {
+            Some((_, git)) => git.clone(),
+            None => self.services.git.cached(&cwd).flatten(),
+        };
         let empty: &[String] = &[];
         let processes = match agent {
-            Some(_) => self.services.background.listing(&self.scope),
+            Some(_) => self.background_processes(),
             None => Vec::new(),
         };
         let experiments = experiments::snapshot(&self.services.settings);
@@ -98,7 +101,7 @@ impl Conversation {
             current_permission_mode: mode.mode.as_str(),
             plan_mode_enabled: mode.mode == PermissionMode::Plan,
             current_working_directory: &cwd_text,
-            git_context: git,
+            git_context: git.as_ref(),
             letta_code_version: Some(LETTA_CODE_VERSION),
             current_toolset: match &self.toolset {
                 Some(toolset) => Some(&toolset.name),
@@ -229,9 +232,21 @@ impl Conversation {
         });
     }
 
+    /// What runs in the background, newest first.
+    fn background_processes(&self) -> Vec<serde_json::Value> {
+        let mut all = self.services.background.listing(&self.scope);
+        all.extend(self.board.processes.iter().cloned());
+        all.sort_by_key(|process| std::cmp::Reverse(process["started_at_ms"].as_u64()));
+        all
+    }
+
     /// Sends the subagents of this conversation to `to`.
     pub(crate) fn subagents_to(&self, to: Audience) {
-        self.frames
-            .event_to(to, &Event::UpdateSubagentState { subagents: &[] });
+        if self.board.frame.is_empty() {
+            let none = Event::UpdateSubagentState { subagents: &[] };
+            return self.frames.event_to(to, &none);
+        }
+        let frame = Arc::clone(&self.board.frame);
+        self.frames.body_to(to, EventKind::SubagentState, frame);
     }
 }

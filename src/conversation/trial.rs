@@ -23,6 +23,7 @@ use crate::skills::Skills;
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::{Home, SettingsFiles, UserSettings};
+use crate::subagents::Desk;
 use crate::telemetry::metrics::Metrics;
 use crate::tools::{Controllers, Toolbox, command_tools, file_tools};
 
@@ -48,10 +49,11 @@ impl Trial {
         cwd: &Path,
         server: &str,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Self::with_memory(home, cwd, server, server).await
+        Self::with_memory(home, cwd, server, server, false).await
     }
 
-    /// The same with another server for the repositories of memories.
+    /// The same with another server for the repositories of memories; `cloud`
+    /// says whether the first one counts as Letta Cloud.
     ///
     /// # Errors
     /// As [`Trial::new`].
@@ -60,6 +62,7 @@ impl Trial {
         cwd: &Path,
         server: &str,
         memory: &str,
+        cloud: bool,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let home = Home::at(home);
         let (events, outbound) = EventSink::channel();
@@ -107,12 +110,13 @@ impl Trial {
             settings: UserSettings::load(&home),
             settings_files: files,
             interrupted: InterruptedTurns::start(InterruptedStore::new(&home, server)).0,
-            cloud: false,
-            models: Models::new(false, home.letta.join("cache/model-catalog.json")),
+            cloud,
+            models: Models::new(cloud, home.letta.join("cache/model-catalog.json")),
             skills,
             memory,
             toolbox: Toolbox::new(tools),
             background: processes,
+            desk: Desk::channel().0,
             metrics: Meter(Metrics::new("0", [])),
             events,
             inject,

@@ -11,6 +11,7 @@ mod files;
 mod first_touch;
 mod git;
 mod layout;
+mod process_lock;
 mod push;
 mod rules;
 mod setup;

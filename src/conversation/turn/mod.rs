@@ -90,6 +90,8 @@ pub(crate) struct TurnInput {
     pub(crate) execution: Option<ExecutionSettings>,
     pub(crate) workspace: Option<Workspace>,
     pub(crate) session_rules: SessionRules,
+    /// A later process may take up what is left of it.
+    pub(crate) recorded: bool,
     /// The connection whose input began it.
     pub(crate) origin: Option<ConnectionId>,
     pub(crate) cancel: CancellationToken,
@@ -209,6 +211,10 @@ pub(crate) struct Turn {
     tools: Arc<TurnTools>,
     /// `client_skills` of every request.
     skills: Arc<RawValue>,
+    /// Whether a request with them was accepted.
+    skills_are_told: bool,
+    /// What is new about them; it stands behind the messages of the first request.
+    skill_news: Option<Value>,
     context: ToolContext,
     /// The last run.
     run_id: Option<String>,
