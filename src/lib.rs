@@ -25,6 +25,7 @@
 //! - 2 [`memory`]: an agent's memory as a git repository.
 //! - 2 [`cron`]: scheduled prompts: expressions, store, lease, scheduler.
 //! - 2 [`skills`]: which skills exist for a conversation, and what one says.
+//! - 2 [`subagents`]: which kinds of subagents there are, and how one is asked for.
 //! - 3 [`tools`]: the tools of this machine and how a batch of calls runs.
 //! - 3 [`hooks`]: the user's own commands around tool calls.
 //! - 4 [`conversation`]: the actor of one conversation: queue, turn, approvals.
@@ -51,6 +52,7 @@ pub mod process;
 pub mod protocol;
 pub mod skills;
 pub mod state;
+pub mod subagents;
 pub mod telemetry;
 pub mod tools;
 pub mod transport;

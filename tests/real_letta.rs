@@ -17,6 +17,8 @@ mod direct_harness;
 #[expect(dead_code, reason = "the tests on the wire use the rest")]
 #[path = "wire/harness.rs"]
 mod harness;
+#[path = "real_letta/subagents.rs"]
+mod subagents;
 
 use std::fs;
 

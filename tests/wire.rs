@@ -60,6 +60,8 @@ mod slash;
 mod start;
 #[path = "wire/state.rs"]
 mod state;
+#[path = "wire/subagents.rs"]
+mod subagents;
 #[path = "wire/tools.rs"]
 mod tools;
 #[path = "wire/turns.rs"]

@@ -100,9 +100,11 @@ impl TurnTrace {
         self.frames.iter().map(|frame| frame.label()).collect()
     }
 
-    /// The deltas of this `message_type`.
+    /// The deltas of this `message_type`; not those that a subagent mirrors here.
     pub fn deltas(&self, message_type: &str) -> Vec<Value> {
-        let deltas = self.frames.iter().map(|frame| &frame.value["delta"]);
+        let own = self.frames.iter().map(|frame| &frame.value);
+        let own = own.filter(|frame| frame["subagent_id"].is_null());
+        let deltas = own.map(|frame| &frame["delta"]);
         deltas
             .filter(|delta| delta["message_type"] == message_type)
             .cloned()

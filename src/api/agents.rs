@@ -50,6 +50,30 @@ impl Client {
         call.json(body).value().await
     }
 
+    /// Makes an agent with server tools; a server that lacks them gets them, or
+    /// the agent goes without.
+    pub async fn create_agent_anyway(&self, mut body: Value) -> Result<Value, ApiError> {
+        let lacks_tools = |error: &ApiError| {
+            error.status() == Some(400)
+                && error
+                    .to_string()
+                    .to_lowercase()
+                    .contains("tools not found by name")
+        };
+        match self.create_agent(&body).await {
+            Err(error) if lacks_tools(&error) => {}
+            done => return done,
+        }
+        if self.add_base_tools().await.is_ok() {
+            match self.create_agent(&body).await {
+                Err(error) if lacks_tools(&error) => {}
+                done => return done,
+            }
+        }
+        body["tools"] = Value::Array(Vec::new());
+        self.create_agent(&body).await
+    }
+
     /// Rebuilds the system prompt of an agent.
     pub async fn recompile_agent(&self, id: &str) -> Result<(), ApiError> {
         let call = self.call(Method::POST, agent(id).then("/recompile"));

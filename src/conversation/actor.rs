@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accepted::Accepted;
 use super::asks::Asks;
+use super::assignment::{Assigned, Board};
 use super::correlation::Correlation;
 use super::frames::Frames;
 use super::interrupt::Interrupt;
@@ -119,6 +120,14 @@ pub(crate) struct Conversation {
     pub(crate) reminders: Reminders,
     pub(crate) session_rules: SessionRules,
     pub(crate) execution: Option<ExecutionSettings>,
+    /// The task of another conversation that it works on.
+    pub(crate) assigned: Option<Assigned>,
+    /// It was a subagent once; late news of its tools may have no reader.
+    pub(crate) was_assigned: bool,
+    /// Its own subagents.
+    pub(crate) board: Board,
+    /// Connections whose `launch_subagent` is under way, and how to call it off.
+    pub(crate) launching: Vec<(ConnectionId, CancellationToken)>,
     /// What its tools may not leave; lives as long as this actor.
     pub(crate) workspace: Option<Workspace>,
     pub(crate) subscribers: Vec<ConnectionId>,
@@ -162,6 +171,10 @@ impl Conversation {
             reminders: remnant.reminders,
             session_rules: remnant.session_rules,
             execution: None,
+            assigned: None,
+            was_assigned: false,
+            board: Board::default(),
+            launching: Vec::new(),
             workspace: None,
             subscribers,
             toolset: None,
@@ -226,6 +239,9 @@ impl Conversation {
                 // The coordinator asked a moment ago; if it is gone, so is the process.
                 let _ = answer.send(remnant);
             }
+            Message::Assign(assignment) => self.on_assign(*assignment),
+            Message::Dismiss => self.on_dismiss(),
+            Message::Board(change) => self.on_board(*change),
             Message::Drain => self.drain(),
         }
     }
@@ -251,6 +267,9 @@ impl Conversation {
             RequestBody::Abort { run_id } => self.on_abort(&asker, run_id.as_deref()),
             RequestBody::Change(change) => self.on_change(&change).await,
             RequestBody::ResumeQueue => self.on_resume_queue(&asker),
+            RequestBody::LaunchSubagent { args, tool_call_id } => {
+                self.on_launch_subagent(asker, &args, tool_call_id);
+            }
             RequestBody::RemoveQueueItem { item_id } => self.on_remove_item(&asker, &item_id),
             RequestBody::ExecuteCommand { command_id, args } => {
                 self.on_execute_command(&asker, &command_id, args.as_deref());
@@ -307,6 +326,7 @@ impl Conversation {
             && self.recoveries.is_empty()
             && self.jobs.is_empty()
             && self.execution.is_none()
+            && self.board.listed == 0
             && self.workspace.is_none()
     }
 
@@ -341,6 +361,7 @@ impl Conversation {
         self.asks.unregister(connection);
         self.queue.remove_of(connection);
         self.shown.remove(connection);
+        self.call_off_launches(connection);
         let origin = self.turn.as_ref().and_then(|turn| turn.origin.as_ref());
         if origin == Some(connection) && self.subscribers.is_empty() {
             self.abandon();

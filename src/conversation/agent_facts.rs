@@ -22,6 +22,8 @@ pub struct AgentFacts {
     agents: Mutex<HashMap<Arc<str>, Arc<Value>>>,
     secrets: Mutex<HashMap<Arc<str>, (Instant, AgentSecrets)>>,
     tagged: Mutex<HashSet<String>>,
+    /// Agents that were made here for one task.
+    made: Mutex<HashSet<Arc<str>>>,
 }
 
 impl AgentFacts {
@@ -80,6 +82,27 @@ impl AgentFacts {
         }
         all.insert(id, (Instant::now(), loaded.clone()));
         loaded
+    }
+
+    /// An agent was just made for one task: all that could be asked of it is known.
+    pub(crate) fn note_made(&self, scope: &Scope, agent: Value) {
+        let Some(id) = scope.agent_id.clone() else {
+            return;
+        };
+        let mut made = lock(&self.made);
+        if made.len() >= CAPACITY {
+            made.clear();
+        }
+        made.insert(Arc::clone(&id));
+        let none = (Instant::now(), AgentSecrets::default());
+        lock(&self.secrets).insert(Arc::clone(&id), none);
+        self.note_tagged(&id);
+        lock(&self.agents).insert(id, Arc::new(agent));
+    }
+
+    /// Whether the agent was made here for one task; it has no memory in git.
+    pub(crate) fn is_made(&self, id: &str) -> bool {
+        lock(&self.made).contains(id)
     }
 
     /// Whether the agent is known to carry our tag.

@@ -21,11 +21,40 @@ pub(crate) fn now() -> String {
 pub(crate) struct Frames {
     scope: Scope,
     sink: EventSink,
+    /// The parent of a subagent, and the subagent's id: what is said here is
+    /// said there too (07 §3.4).
+    mirror: Option<(Scope, Arc<str>)>,
 }
 
 impl Frames {
     pub(crate) fn new(scope: Scope, sink: EventSink) -> Self {
-        Self { scope, sink }
+        Self {
+            scope,
+            sink,
+            mirror: None,
+        }
+    }
+
+    /// From now on messages are shown to this conversation as well; chunks of
+    /// the server by [`Self::reflect`].
+    pub(crate) fn mirror(&mut self, to: Option<(Scope, Arc<str>)>) {
+        self.mirror = to;
+    }
+
+    /// Shows a delta to the parent of a subagent.
+    pub(crate) fn reflect(&self, delta: &str) {
+        let Some((parent, subagent_id)) = &self.mirror else {
+            return;
+        };
+        let body = format!(
+            "{{\"type\":\"stream_delta\",\"delta\":{delta},\"subagent_id\":\"{subagent_id}\"}}"
+        );
+        self.sink.send(Outbound::Event {
+            to: Audience::Subscribers,
+            scope: parent.clone(),
+            kind: EventKind::StreamDelta,
+            body: body.into(),
+        });
     }
 
     /// Sends an event to everyone who is subscribed.
@@ -60,6 +89,11 @@ impl Frames {
 
     /// Sends a message made here.
     pub(crate) fn message(&self, message: Map<String, Value>) {
+        if self.mirror.is_some()
+            && let Ok(delta) = serde_json::to_string(&Delta::Message(message.clone()))
+        {
+            self.reflect(&delta);
+        }
         self.event(&Event::StreamDelta {
             delta: Delta::Message(message),
         });

@@ -32,7 +32,7 @@ pub(crate) struct Asker {
 
 impl Conversation {
     /// Sends `frame(request_id, runtime)` if the asker wants an answer.
-    fn answer(&self, asker: &Asker, frame: impl FnOnce(&str, &Value) -> Value) {
+    pub(crate) fn answer(&self, asker: &Asker, frame: impl FnOnce(&str, &Value) -> Value) {
         if let Some(id) = &asker.request_id {
             self.frames.reply(&asker.from, &frame(id, &asker.runtime));
         }
@@ -78,6 +78,8 @@ impl Conversation {
             );
             return self.refuse(asker, "Approval payloads require approval_response");
         }
+        // Whoever writes to a former subagent makes it a conversation of people.
+        self.was_assigned = false;
         let identity = stamp(&mut input.messages);
         if let Some(id) = &identity
             && let Some(disposition) = self.accepted.seen(id)
@@ -110,7 +112,8 @@ impl Conversation {
             self.accept(asker, identity, disposition);
         } else {
             self.accept(asker, identity.clone(), disposition);
-            self.begin_direct(direct_batch(input, identity, asker.from.clone()));
+            let origin = Some(asker.from.clone());
+            self.begin_direct(direct_batch(input, identity, origin));
         }
     }
 
@@ -124,7 +127,7 @@ impl Conversation {
     }
 
     /// Completely idle: a turn can begin at once (02 §5.3 step 6).
-    fn is_free(&self) -> bool {
+    pub(crate) fn is_free(&self) -> bool {
         self.life.is_idle()
             && self.queue.is_empty()
             && self.asks.waiting() == 0
@@ -135,7 +138,13 @@ impl Conversation {
     /// Work from elsewhere in this process.
     pub(crate) fn on_injected(&mut self, work: Injected) {
         let mut waiter = None;
+        let unread = self.was_assigned && self.assigned.is_none() && self.subscribers.is_empty();
         let work = match work {
+            // A subagent at its end began something that outlived it: a turn to
+            // hear of it would have neither a reader nor a task.
+            Injected::TaskNotification { .. } if unread => {
+                return tracing::debug!("News for a subagent that has ended were dropped.");
+            }
             Injected::TaskNotification {
                 text,
                 acting_user_id,
@@ -145,6 +154,7 @@ impl Conversation {
             },
             Injected::CronPrompt { text, receipt } => {
                 waiter = Some(receipt);
+                self.was_assigned = false;
                 Work::CronPrompt { text }
             }
             Injected::BackgroundChanged => return self.emit_device_status(),
@@ -435,7 +445,7 @@ fn format_problem(format: &Value) -> Option<&'static str> {
 
 /// Gives every content message an otid; the identity of the request is the
 /// first client message id (02 §5.3 step 3).
-fn stamp(messages: &mut [Map<String, Value>]) -> Option<String> {
+pub(crate) fn stamp(messages: &mut [Map<String, Value>]) -> Option<String> {
     let mut identity = None;
     for message in messages
         .iter_mut()
@@ -458,7 +468,11 @@ fn stamp(messages: &mut [Map<String, Value>]) -> Option<String> {
 }
 
 /// The batch of an input that starts a turn at once: no attribution (03 §3.3).
-fn direct_batch(input: CreateMessage, identity: Option<String>, origin: ConnectionId) -> Batch {
+pub(crate) fn direct_batch(
+    input: CreateMessage,
+    identity: Option<String>,
+    origin: Option<ConnectionId>,
+) -> Batch {
     let acting = input.options.acting_user_id.clone();
     Batch {
         id: format!("batch-direct-{}", Uuid::new_v4()),
@@ -473,7 +487,7 @@ fn direct_batch(input: CreateMessage, identity: Option<String>, origin: Connecti
             .collect(),
         options: input.options,
         client_message_ids: identity.into_iter().collect(),
-        origin: Some(origin),
+        origin,
     }
 }
 

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::Remnant;
+use super::{Assignment, BoardChange, Remnant};
 use crate::events::Injected;
 use crate::protocol::ConnectionId;
 use crate::protocol::command::{
@@ -40,6 +40,12 @@ pub enum Message {
     Recover(Box<InterruptedTurn>),
     /// End if there is nothing to do; answers with what must be remembered.
     Retire(oneshot::Sender<Option<Box<Remnant>>>),
+    /// Work on a task of another conversation.
+    Assign(Box<Assignment>),
+    /// Stop working on it.
+    Dismiss,
+    /// What became of the subagents of this conversation.
+    Board(Box<BoardChange>),
     /// The process goes down: start nothing new, park what can be parked.
     Drain,
 }
@@ -77,6 +83,13 @@ pub enum RequestBody {
     Change(ChangeDeviceState),
     /// `resume_queue`.
     ResumeQueue,
+    /// `launch_subagent`.
+    LaunchSubagent {
+        /// The arguments of the Agent tool, shape checked.
+        args: Map<String, Value>,
+        /// The call that it belongs to, if any.
+        tool_call_id: Option<String>,
+    },
     /// `remove_queue_item`.
     RemoveQueueItem {
         /// `q-<n>`.

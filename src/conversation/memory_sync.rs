@@ -25,6 +25,9 @@ pub(crate) async fn before_turn(
     scope: &Scope,
 ) -> Option<PathBuf> {
     let agent = scope.agent_id.as_deref()?;
+    if services.agents.is_made(agent) {
+        return None;
+    }
     let touch = services.memory.first_touch(api, &services.settings, agent);
     // What goes wrong is logged where it happens.
     let _ = tokio::time::timeout(PATIENCE, touch).await;

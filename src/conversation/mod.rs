@@ -10,6 +10,7 @@ mod accepted;
 mod actor;
 mod agent_facts;
 mod asks;
+mod assignment;
 mod correlation;
 mod echo;
 pub mod experiments;
@@ -29,6 +30,7 @@ mod replay;
 pub mod services;
 mod slash;
 mod status;
+pub mod subagents;
 #[cfg(any(test, fuzzing))]
 pub mod trial;
 mod turn;
@@ -40,6 +42,7 @@ use tokio::sync::mpsc;
 
 pub use actor::{Load, Remnant};
 pub use agent_facts::AgentFacts;
+pub use assignment::{Assignment, Board, BoardChange, News};
 pub use git_context::GitContexts;
 pub use mailbox::Message;
 pub use model::CarriedModel;

@@ -24,6 +24,7 @@ use crate::protocol::{ConnectionId, RuntimeKey, Scope};
 use crate::skills::Skills;
 use crate::state::interrupted::InterruptedTurns;
 use crate::state::{Home, RemoteSettings, SettingsFiles, UserSettings};
+use crate::subagents::Desk;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::tools::image::Images;
 use crate::tools::{Controllers, Toolbox};
@@ -71,6 +72,8 @@ pub struct Services {
     pub controllers: Controllers,
     /// All children of this process.
     pub background: Processes,
+    /// The owner of all subagents' runs.
+    pub desk: Desk,
     /// Counters.
     pub metrics: Meter,
     /// Where frames go.

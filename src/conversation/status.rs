@@ -1,6 +1,8 @@
 //! The status frames of a conversation: device, loop, queue, subagents
 //! (spec 02 §6.1–§6.3, §6.6).
 
+use std::sync::Arc;
+
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -87,7 +89,7 @@ impl Conversation {
         };
         let empty: &[String] = &[];
         let processes = match agent {
-            Some(_) => self.services.background.listing(&self.scope),
+            Some(_) => self.background_processes(),
             None => Vec::new(),
         };
         let experiments = experiments::snapshot(&self.services.settings);
@@ -230,9 +232,21 @@ impl Conversation {
         });
     }
 
+    /// What runs in the background, newest first.
+    fn background_processes(&self) -> Vec<serde_json::Value> {
+        let mut all = self.services.background.listing(&self.scope);
+        all.extend(self.board.processes.iter().cloned());
+        all.sort_by_key(|process| std::cmp::Reverse(process["started_at_ms"].as_u64()));
+        all
+    }
+
     /// Sends the subagents of this conversation to `to`.
     pub(crate) fn subagents_to(&self, to: Audience) {
-        self.frames
-            .event_to(to, &Event::UpdateSubagentState { subagents: &[] });
+        if self.board.frame.is_empty() {
+            let none = Event::UpdateSubagentState { subagents: &[] };
+            return self.frames.event_to(to, &none);
+        }
+        let frame = Arc::clone(&self.board.frame);
+        self.frames.body_to(to, EventKind::SubagentState, frame);
     }
 }

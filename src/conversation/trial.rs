@@ -23,6 +23,7 @@ use crate::skills::Skills;
 use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::{Home, SettingsFiles, UserSettings};
+use crate::subagents::Desk;
 use crate::telemetry::metrics::Metrics;
 use crate::tools::{Controllers, Toolbox, command_tools, file_tools};
 
@@ -115,6 +116,7 @@ impl Trial {
             memory,
             toolbox: Toolbox::new(tools),
             background: processes,
+            desk: Desk::channel().0,
             metrics: Meter(Metrics::new("0", [])),
             events,
             inject,

@@ -117,6 +117,7 @@ impl Conversation {
             execution: self.execution.clone(),
             workspace: self.workspace.clone(),
             session_rules: self.session_rules.clone(),
+            recorded: self.assigned.is_none(),
             origin: origin.clone(),
             cancel: cancel.clone(),
             reports: reports_in,
@@ -216,8 +217,11 @@ impl Conversation {
             }
             Report::Run(run) => self.on_run(lease, run),
             Report::Executing(ids) => self.life.set_executing(lease, ids),
-            Report::Chunk(chunk) => self.frames.chunk(&chunk),
+            Report::Chunk(chunk) => self.show_chunk(&chunk),
             Report::Lifecycle { run_id, body } => {
+                if let Some(assigned) = &mut self.assigned {
+                    assigned.on_lifecycle(&body);
+                }
                 self.frames.lifecycle(None, run_id.as_deref(), &body);
             }
             Report::Live(row) => self.frames.message(row),
@@ -377,6 +381,7 @@ impl Conversation {
             "cancelled" => Some("The turn was interrupted.".to_owned()),
             _ => error.clone(),
         };
+        let stop_reason = outcome.stop_reason.clone();
         self.frames.event(&Event::TurnFinished(&TurnFinished {
             turn_id: turn.turn_id,
             stop_reason: outcome.stop_reason.clone(),
@@ -403,6 +408,7 @@ impl Conversation {
         self.emit_device_status();
         self.push_memory();
         self.end_slash_turn(lease, failure);
+        self.assigned_turn_ended(&stop_reason, error);
         if self.queue.is_empty() {
             return;
         }

@@ -6,9 +6,7 @@ use super::agents::memory_block;
 use super::call::{Answer, Call, Failure};
 use super::presets::{self, Preset};
 use super::update_model::Choice;
-use crate::api::ApiError;
 use crate::api::models::handle;
-use crate::conversation::Services;
 use crate::memory;
 use crate::protocol::fields::ShapeError;
 
@@ -32,7 +30,7 @@ pub(super) async fn create(mut call: Call) -> Answer {
     let catalogue = services.models.catalogue(&services.api, false).await;
     let choice = choose(&catalogue, model.as_deref(), preset)?;
     let body = body(preset, &choice, &tags, services.cloud);
-    let agent = make(services, body).await?;
+    let agent = services.api.create_agent_anyway(body).await?;
     let id = agent
         .get("id")
         .and_then(Value::as_str)
@@ -122,30 +120,6 @@ fn body(preset: &Preset, choice: &Choice, tags: &[String], cloud: bool) -> Value
         body["context_window_limit"] = window.clone();
     }
     body
-}
-
-/// Makes it; a server that lacks the tools gets them, or the agent goes without.
-async fn make(services: &Services, mut body: Value) -> Result<Value, Failure> {
-    let api = &services.api;
-    let lacks_tools = |error: &ApiError| {
-        error.status() == Some(400)
-            && error
-                .to_string()
-                .to_lowercase()
-                .contains("tools not found by name")
-    };
-    match api.create_agent(&body).await {
-        Err(error) if lacks_tools(&error) => {}
-        done => return Ok(done?),
-    }
-    if api.add_base_tools().await.is_ok() {
-        match api.create_agent(&body).await {
-            Err(error) if lacks_tools(&error) => {}
-            done => return Ok(done?),
-        }
-    }
-    body["tools"] = json!([]);
-    Ok(api.create_agent(&body).await?)
 }
 
 #[cfg(test)]

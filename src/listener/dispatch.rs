@@ -12,6 +12,7 @@ use crate::protocol::command::{Command, ExternalToolsUpdate};
 use crate::protocol::inbound::payload_scope;
 use crate::protocol::reply::{self, Capabilities};
 use crate::protocol::{Body, ConnectionId, Inbound, Scope, inbound};
+use crate::subagents::desk::is_task_id;
 use crate::telemetry::command_summary::command_summary;
 use crate::telemetry::session_log::{Direction, Label};
 
@@ -21,7 +22,7 @@ pub(super) const CAPABILITIES: Capabilities = Capabilities {
     conversation_management: true,
     memory_management: true,
     runtime_start: true,
-    launch_subagent: false,
+    launch_subagent: true,
     runtime_workspace_sandbox: false,
     runtime_external_tools_update: true,
     structured_outputs: true,
@@ -143,6 +144,9 @@ impl Listener {
             Command::Sync(sync) => RequestBody::Sync(sync),
             Command::AbortMessage { run_id } => RequestBody::Abort { run_id },
             Command::ResumeQueue => RequestBody::ResumeQueue,
+            Command::LaunchSubagent { args, tool_call_id } => {
+                RequestBody::LaunchSubagent { args, tool_call_id }
+            }
             Command::RemoveQueueItem { item_id } => RequestBody::RemoveQueueItem { item_id },
             Command::ExecuteCommand { command_id, args } => {
                 RequestBody::ExecuteCommand { command_id, args }
@@ -187,6 +191,9 @@ impl Listener {
         let (Some(id), Some(scope)) = (request_id, scope) else {
             return;
         };
+        if is_task_id(process_id) {
+            return self.on_subagent_stop(from, scope, runtime, id, process_id.to_owned());
+        }
         let acting_user = runtime.as_ref().and_then(|runtime| {
             let id = runtime.get("acting_user_id")?.as_str()?;
             Some(id.to_owned())
@@ -194,14 +201,26 @@ impl Listener {
         let conversation = ConversationHandle::new(scope, self.services.inject.clone());
         let background = &self.services.background;
         let outcome = background.stop_monitor(&conversation, process_id, acting_user);
-        let mut more = json!({
-            "runtime": runtime, "process_id": process_id, "stopped": outcome == Ok(true),
-        });
-        if let Err(error) = outcome {
-            more["error"] = error.into();
-        }
-        let frame = reply::reply("monitor_stop_response", &id, outcome.is_ok(), more);
+        let frame = stopped(&id, runtime.as_ref(), process_id, outcome);
         self.router.reply(from, &frame);
+    }
+
+    /// `monitor_stop` of a subagent: its own notification tells the agent.
+    fn on_subagent_stop(
+        &mut self,
+        from: &ConnectionId,
+        scope: Scope,
+        runtime: Option<Value>,
+        request_id: String,
+        task_id: String,
+    ) {
+        let (desk, from) = (self.services.desk.clone(), from.clone());
+        self.jobs.spawn(async move {
+            let ended = desk.stop(&scope, &task_id).await;
+            let outcome = ended.then_some(true).ok_or("Subagent not found");
+            let frame = stopped(&request_id, runtime.as_ref(), &task_id, outcome);
+            Job::Reply(from, frame)
+        });
     }
 
     /// `runtime_external_tools_update`: neither creates a conversation nor
@@ -288,6 +307,22 @@ impl Listener {
         };
         self.tell(&scope, Message::Request(Box::new(request)));
     }
+}
+
+/// `monitor_stop_response`.
+fn stopped(
+    request_id: &str,
+    runtime: Option<&Value>,
+    process_id: &str,
+    outcome: Result<bool, &str>,
+) -> Value {
+    let mut more = json!({
+        "runtime": runtime, "process_id": process_id, "stopped": outcome == Ok(true),
+    });
+    if let Err(error) = outcome {
+        more["error"] = error.into();
+    }
+    reply::reply("monitor_stop_response", request_id, outcome.is_ok(), more)
 }
 
 /// `app_server_info_response`, which the direct door also gives over HTTP (02 §12.2).

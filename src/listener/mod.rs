@@ -24,11 +24,13 @@ use self::door::{DoorEvent, DoorReceiver, Role};
 use self::outbox::Outbox;
 use self::router::Router;
 use self::runtimes::Runtimes;
+use crate::conversation::subagents::Runs;
 use crate::conversation::{Link, Message, Services};
 use crate::device::{self, Device};
 use crate::events::{Injected, Outbound, Recipient};
 use crate::protocol::{ConnectionId, Scope};
 use crate::state::interrupted::InterruptedStore;
+use crate::subagents::Order;
 use crate::telemetry::session_log::SessionLog;
 
 /// The coordinator.
@@ -37,6 +39,9 @@ pub struct Listener {
     router: Router,
     runtimes: Runtimes,
     device: Device,
+    subagents: Runs,
+    /// What the owner of all subagents says to conversations.
+    said: mpsc::UnboundedReceiver<(Scope, Message)>,
     link: watch::Sender<Link>,
     records: InterruptedStore,
     log: SessionLog,
@@ -72,8 +77,15 @@ impl Listener {
         link: watch::Sender<Link>,
         records: InterruptedStore,
         log: SessionLog,
+        orders: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
+        let (subagents, said) = Runs::start(Arc::clone(&services), orders);
+        if services.link.borrow().local {
+            services.desk.report_lost();
+        }
         Self {
+            subagents,
+            said,
             runtimes: Runtimes::new(Arc::clone(&services)),
             device: Device::start(Arc::clone(&services)),
             services,
@@ -111,6 +123,7 @@ impl Listener {
                         self.on_injected(to, work);
                     }
                 }
+                Some((to, message)) = self.said.recv() => self.tell(&to, message),
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
                     match done {
                         Ok(job) => self.on_job(job),
@@ -124,6 +137,7 @@ impl Listener {
         self.jobs.shutdown().await;
         self.device.shut_down().await;
         self.runtimes.shut_down().await;
+        self.subagents.shut_down().await;
         while let Ok(frame) = outbound.try_recv() {
             self.router.route(frame);
         }
@@ -236,6 +250,9 @@ impl Listener {
                     let message = Message::Recover(Box::new(record));
                     self.runtimes.tell(&scope, subscribers, message);
                 }
+                // Behind the records: news of a subagent must not begin a turn before
+                // the interrupted one is taken up.
+                self.services.desk.report_lost();
             }
         }
     }

@@ -168,6 +168,12 @@ impl Processes {
         &self.0.shells
     }
 
+    /// Where output of background work lies: private, gone with this process
+    /// unless `LETTA_SCRATCHPAD` chose it.
+    pub fn scratch(&self) -> &Path {
+        &self.0.scratch
+    }
+
     /// Whether long results are also written to files (`LETTA_TOOL_OVERFLOW_TO_FILE`).
     pub fn spills(&self) -> bool {
         self.0.spill

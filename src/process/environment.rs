@@ -65,6 +65,8 @@ pub struct TurnFacts {
     pub connection_id: Option<Arc<str>>,
     /// The agent's memory directory, when it has one in git.
     pub memory_dir: Option<PathBuf>,
+    /// What a launch sets or, without a value, takes away.
+    pub launched: Vec<(&'static str, Option<String>)>,
     /// The key to the Letta API, unless the environment has one.
     pub api_key: Option<Arc<str>>,
     /// The URL of the Letta API, unless the environment has one.
@@ -197,6 +199,9 @@ impl BaseEnvironment {
         for name in ["MEMORY_DIR", "LETTA_MEMORY_DIR"] {
             set(name, facts.memory_dir.as_deref().map(Path::as_os_str));
         }
+        for (name, value) in &facts.launched {
+            set(name, value.as_deref().map(OsStr::new));
+        }
         let mut fill = |name: &str, value: &Option<Arc<str>>| {
             if let Some(value) = value {
                 vars.entry(name.into())
@@ -272,6 +277,7 @@ mod tests {
             agent_name: Some("Ada".into()),
             connection_id: Some("conn-1".into()),
             memory_dir: Some("/mem".into()),
+            launched: vec![("LETTA_CODE_AGENT_ROLE", Some("subagent".into()))],
             api_key: Some("key".into()),
             base_url: Some("https://x".into()),
         };
@@ -293,6 +299,7 @@ mod tests {
             ("LETTA_RUNTIME_ENVIRONMENT_DEVICE_ID", "dev-1"),
             ("LETTA_RUNTIME_LISTENER_CONNECTION_ID", "conn-1"),
             ("LETTA_ACTING_USER_ID", "user-1"),
+            ("LETTA_CODE_AGENT_ROLE", "subagent"),
             ("MEMORY_DIR", "/mem"),
             ("LETTA_MEMORY_DIR", "/mem"),
             ("LETTA_API_KEY", "key"),

@@ -28,6 +28,13 @@ pub enum Command {
     ChangeDeviceState(ChangeDeviceState),
     /// `resume_queue` (02 §5.10).
     ResumeQueue,
+    /// `launch_subagent` (02 §5.14).
+    LaunchSubagent {
+        /// Arguments of the Agent tool.
+        args: Map<String, Value>,
+        /// The call that it belongs to.
+        tool_call_id: Option<String>,
+    },
     /// `remove_queue_item` (02 §5.10).
     RemoveQueueItem {
         /// `q-<n>`.
@@ -101,7 +108,7 @@ pub struct RuntimeStart {
 }
 
 /// Launch options of a headless runtime (02 §5.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecutionSettings {
     /// As received, echoed in the response.
     pub raw: Map<String, Value>,
@@ -115,8 +122,16 @@ pub struct ExecutionSettings {
     pub tools: Option<Vec<String>>,
     /// Ends a turn after so many steps.
     pub max_turns: Option<u64>,
-    /// Skills that every turn starts with.
+    /// Skills whose text goes in front of the task.
     pub preload_skills: Vec<String>,
+    /// It works for another agent: `agent_role` is `subagent`.
+    pub is_subagent: bool,
+    /// The agent that it works for.
+    pub parent_agent_id: Option<String>,
+    /// A transcript, for its tools.
+    pub transcript_path: Option<String>,
+    /// The memory that its tools find, instead of the agent's own.
+    pub memory_directory: Option<String>,
 }
 
 /// Tools of one controller: `{scope_id?, tools}` (02 §5.11).

@@ -210,6 +210,9 @@ pub struct Metrics {
     cron_next_fire: Seconds,
     cron_fires: Family<Label<OUTCOME, CronOutcome>, Counter>,
     auth_refresh: Family<Label<OUTCOME, RefreshOutcome>, Counter>,
+    subagents_running: Gauge,
+    subagents: Family<Label<OUTCOME, TurnOutcome>, Counter>,
+    subagents_lost: Counter,
     children: Gauge,
 }
 
@@ -259,6 +262,13 @@ impl Metrics {
             ),
             cron_fires: add(r, "cron_fires", "Due schedules, by outcome"),
             auth_refresh: add(r, "auth_refresh", "Token refreshes, by outcome"),
+            subagents_running: add(r, "subagents_running", "Subagents at work"),
+            subagents: add(r, "subagents", "Subagents ended, by outcome"),
+            subagents_lost: add(
+                r,
+                "subagents_lost",
+                "Subagents of an earlier process reported as lost or late",
+            ),
             children: add(r, "children", "Child processes running"),
         };
         registry.register(
@@ -284,6 +294,7 @@ impl Metrics {
         }
         for outcome in TurnOutcome::ALL {
             drop(self.turns.get_or_create(&Label(*outcome)));
+            drop(self.subagents.get_or_create(&Label(*outcome)));
         }
         for outcome in CronOutcome::ALL {
             drop(self.cron_fires.get_or_create(&Label(*outcome)));
@@ -374,6 +385,22 @@ impl Metrics {
         self.auth_refresh.get_or_create(&Label(outcome)).inc();
     }
 
+    /// A subagent began.
+    pub fn subagent_started(&self) {
+        self.subagents_running.inc();
+    }
+
+    /// A subagent ended.
+    pub fn subagent_ended(&self, outcome: TurnOutcome) {
+        self.subagents_running.dec();
+        self.subagents.get_or_create(&Label(outcome)).inc();
+    }
+
+    /// A subagent of an earlier process was told of.
+    pub fn subagent_lost(&self) {
+        self.subagents_lost.inc();
+    }
+
     /// A child process started.
     pub fn child_started(&self) {
         self.children.inc();
@@ -455,6 +482,9 @@ mod tests {
                 Some(1.0),
             ),
             ("letta_tool_duration_seconds_sum{tool=\"Bash\"} ", Some(2.0)),
+            ("letta_subagents_running ", Some(0.0)),
+            ("letta_subagents_total{outcome=\"cancelled\"} ", Some(0.0)),
+            ("letta_subagents_lost_total ", Some(0.0)),
             ("letta_approvals_pending ", Some(0.0)),
             ("letta_queue_depth ", Some(0.0)),
             ("letta_active_turns ", Some(0.0)),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::state::RemoteSettings;
 
+pub mod agent;
 pub mod apply_patch;
 pub mod args;
 pub mod arguments;
@@ -28,7 +29,6 @@ pub mod glob;
 pub mod grep;
 pub mod grep_files;
 pub mod image;
-pub mod lenient;
 pub mod list_dir;
 pub mod live;
 pub mod ls;
@@ -74,14 +74,16 @@ pub use tool::{
 
 use crate::memory::Memory;
 use crate::skills::Skills;
+use crate::subagents::Kinds;
 
-/// The tools that run commands.
+/// The tools that run commands and subagents.
 pub fn command_tools() -> Vec<Arc<dyn Tool>> {
     let mut tools: Vec<Arc<dyn Tool>> = vec![
         Arc::new(bash::Bash::default()),
         Arc::new(exec_command::ExecCommand),
         Arc::new(write_stdin::WriteStdin),
         Arc::new(monitor::Monitor),
+        Arc::new(agent::Agent::new(&Kinds::built_in(), 0)),
         Arc::new(task_stop::TaskStop::by_task_id()),
         Arc::new(task_stop::TaskStop::by_shell_id()),
     ];

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use super::text::{head, thousands};
 use super::tool::ToolContext;
+use crate::process::Processes;
 use crate::process::capture::{Cut, shorten, spill_directory};
 use crate::process::excerpt::Excerpt;
 
@@ -49,12 +50,17 @@ impl Overflow {
     /// For a call of `tool` in the conversation of `context`.
     pub fn of(context: &ToolContext, tool: &'static str) -> Self {
         let cwd = context.cwd.get();
+        Self::at(&context.processes, &context.letta_home, cwd, tool)
+    }
+
+    /// For output of `tool` in a conversation that works in `cwd`.
+    pub fn at(processes: &Processes, letta_home: &Path, cwd: PathBuf, tool: &'static str) -> Self {
         Self {
-            directory: spill_directory(&context.letta_home, &cwd),
+            directory: spill_directory(letta_home, &cwd),
             cwd,
             tool,
-            to_file: context.processes.spills(),
-            middle: context.processes.cut(0, None).middle,
+            to_file: processes.spills(),
+            middle: processes.cut(0, None).middle,
         }
     }
 

@@ -57,6 +57,19 @@ impl Toolbox {
         selection: &Selection<'_>,
         external: Vec<Arc<dyn Tool>>,
     ) -> Result<TurnTools, UnknownTool> {
+        self.for_turn_with(selection, None, external)
+    }
+
+    /// The same; `own` takes the place of the built-in tool of its name.
+    ///
+    /// # Errors
+    /// As [`Self::for_turn`].
+    pub fn for_turn_with(
+        &self,
+        selection: &Selection<'_>,
+        own: Option<Arc<dyn Tool>>,
+        external: Vec<Arc<dyn Tool>>,
+    ) -> Result<TurnTools, UnknownTool> {
         let names = selection.names(|name| self.contains(name))?;
         let mut allowed: Vec<Arc<dyn Tool>> = Vec::new();
         for tool in external {
@@ -70,7 +83,10 @@ impl Toolbox {
         let mut tools: Vec<Arc<dyn Tool>> = names
             .into_iter()
             .filter(|name| !shadowed(name))
-            .filter_map(|name| self.tools.get(name).cloned())
+            .filter_map(|name| {
+                let own = own.as_ref().filter(|own| own.name() == name);
+                own.or_else(|| self.tools.get(name)).cloned()
+            })
             .collect();
         let built_in = tools.len();
         tools.append(&mut allowed);
@@ -83,7 +99,14 @@ impl Toolbox {
     }
 
     fn cached(&self, tools: &[Arc<dyn Tool>]) -> Arc<RawValue> {
-        let key: Vec<String> = tools.iter().map(|tool| tool.name().to_owned()).collect();
+        // What a conversation's own tool says is part of the list.
+        let own = |tool: &&Arc<dyn Tool>| {
+            let known = self.tools.get(tool.name());
+            !known.is_some_and(|known| Arc::ptr_eq(known, tool))
+        };
+        let said = tools.iter().filter(own).map(|tool| tool.description());
+        let names = tools.iter().map(|tool| tool.name()).chain(said);
+        let key: Vec<String> = names.map(str::to_owned).collect();
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(list) = lists.get(&key) {
             return Arc::clone(list);

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Args, DRAFT_2020_12, schema};
 use super::offload::{self, Failure};
@@ -21,7 +21,9 @@ Loads a skill: instructions for one kind of task, with files beside them.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({"skill": {"type": "string", "description": "Name of the skill"}}),
+        r#"{
+    "skill": {"type": "string", "description": "Name of the skill"}
+}"#,
         &["skill"],
         DRAFT_2020_12,
     )
@@ -103,6 +105,8 @@ fn load(skills: &Skills, reader: &Reader<'_>, id: &str) -> Result<ToolOutcome, F
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::state::Home;
     use crate::tools::trial::Trial;

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::args::Args;
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
-use super::{arguments, lenient};
+use crate::subagents::desk::is_task_id;
 
 const STOPPED: &str = "Process killed successfully";
 const NOT_STOPPED: &str = "Failed to kill process (may have already exited)";
@@ -46,16 +47,16 @@ impl TaskStop {
         }
     }
 
-    fn stop(&self, call: &ToolCall, context: &ToolContext) -> ToolOutcome {
-        let id = match call.args.get(self.argument) {
-            Some(Value::String(id)) => id.trim().to_owned(),
-            Some(Value::Number(_)) => match lenient::number(&call.args, self.argument) {
-                Some(id) => id.to_string(),
-                None => return ToolOutcome::text(NOT_STOPPED),
-            },
-            _ => return arguments::wrong(self.name, self.argument, "a string", &call.args),
+    async fn stop(&self, call: &ToolCall, context: &ToolContext) -> ToolOutcome {
+        let id = match Args::new(self.name, &call.args).id(self.argument) {
+            Ok(id) => id,
+            Err(error) => return ToolOutcome::error(error.to_string()),
         };
-        let stopped = context.processes.stop(&context.scope, &id);
+        let stopped = if is_task_id(&id) {
+            context.delegation.desk.stop(&context.scope, &id).await
+        } else {
+            context.processes.stop(&context.scope, &id)
+        };
         ToolOutcome::text(if stopped { STOPPED } else { NOT_STOPPED })
     }
 }
@@ -66,9 +67,9 @@ impl Tool for TaskStop {
     }
 
     fn description(&self) -> &str {
-        "Ends something that runs in the background of this conversation, by its ID: a command (`bash_3`) or a command \
-         session (`2`, or `exec_2`). It and all it started get SIGTERM, and SIGKILL two seconds later if they are \
-         still there. What you stop sends no notification."
+        "Ends something that runs in the background of this conversation, by its ID: a command (`bash_3`), a command \
+         session (`2`, or `exec_2`) or a subagent (`task_4`). A subagent is aborted, and its notification says so. A command and all it started get SIGTERM, and SIGKILL two seconds later if they are \
+         still there. A command that you stop sends no notification."
     }
 
     fn parameters(&self) -> &Value {
@@ -77,7 +78,7 @@ impl Tool for TaskStop {
 
     fn run<'a>(&'a self, call: &'a ToolCall, context: &'a ToolContext) -> ToolFuture<'a> {
         Box::pin(async move {
-            let outcome = self.stop(call, context);
+            let outcome = self.stop(call, context).await;
             if outcome == ToolOutcome::text(STOPPED) {
                 context
                     .conversation

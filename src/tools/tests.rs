@@ -13,6 +13,7 @@ use super::{AgentSecrets, Lane, Tool, ToolCall, ToolContext, ToolFuture, ToolOut
 use crate::events::{ConversationHandle, Injected, Recipient};
 use crate::process::{BaseEnvironment, Processes, TurnFacts, Variables};
 use crate::protocol::Scope;
+use crate::subagents::{Delegation, Desk, Order};
 
 /// A place to run tools in; everything under one temporary directory.
 pub(crate) struct Bench {
@@ -22,6 +23,8 @@ pub(crate) struct Bench {
     pub(crate) news: mpsc::UnboundedReceiver<(Recipient, Injected)>,
     pub(crate) progress: mpsc::UnboundedReceiver<(Arc<str>, Progress)>,
     output: mpsc::UnboundedSender<(Arc<str>, Progress)>,
+    /// What is asked of the owner of all subagents.
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
 }
 
 impl Bench {
@@ -46,6 +49,7 @@ impl Bench {
         let scope = Scope::new(Some("agent-1"), Some("conv-1"));
         let (mailbox, news) = mpsc::unbounded_channel();
         let (output, progress) = mpsc::unbounded_channel();
+        let (desk, orders) = Desk::channel();
         let context = ToolContext {
             scope: scope.clone(),
             acting_user_id: Some("user-1".into()),
@@ -57,6 +61,10 @@ impl Bench {
             facts: TurnFacts::default(),
             closed: Arc::default(),
             skill_sources: crate::skills::Source::ALL.into(),
+            delegation: Delegation {
+                desk,
+                ..Delegation::default()
+            },
             secrets: AgentSecrets::default(),
         };
         Self {
@@ -66,6 +74,7 @@ impl Bench {
             news,
             progress,
             output,
+            orders,
         }
     }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::events::ConversationHandle;
 use crate::process::{Processes, TurnFacts};
 use crate::protocol::Scope;
+use crate::subagents::Delegation;
 
 /// The future of one running call.
 pub type ToolFuture<'a> = Pin<Box<dyn Future<Output = ToolOutcome> + Send + 'a>>;
@@ -126,6 +127,8 @@ pub struct ToolContext {
     pub closed: Arc<[PathBuf]>,
     /// Where skills of this conversation may come from.
     pub skill_sources: Arc<[crate::skills::Source]>,
+    /// Asks for subagents.
+    pub delegation: Delegation,
     /// The agent's secrets; a command gets those that it names (04 §4.7).
     pub secrets: AgentSecrets,
 }

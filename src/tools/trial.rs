@@ -55,6 +55,7 @@ impl Trial {
                 facts: TurnFacts::default(),
                 closed: Arc::default(),
                 skill_sources: crate::skills::Source::ALL.into(),
+                delegation: Default::default(),
                 secrets: AgentSecrets::default(),
             },
             root,

@@ -123,7 +123,10 @@ async fn s00_6_the_key_is_kept_from_commands_that_need_none_when_it_is_asked_for
     let env = [
         bash("env; cat /proc/self/environ | tr '\\0' '\\n'"),
         call("exec_command", &json!({"cmd": "env", "description": "d"})),
-        call("shell_command", &json!({"command": "env"})),
+        call(
+            "shell_command",
+            &json!({"command": "env", "description": "d"}),
+        ),
     ];
     for (scrub, holds) in [("1", false), ("0", true)] {
         let (lab, vault) = lab(&[("LETTA_TOOL_ENV_SCRUB", scrub)]).await;

@@ -39,7 +39,7 @@ fn sockets(pid: u32) -> usize {
 /// polite request to end.
 fn tasks() -> String {
     let task = |number: usize| {
-        let trap = if number % 2 == 0 {
+        let trap = if number.is_multiple_of(2) {
             "trap '' TERM; "
         } else {
             ""

@@ -37,6 +37,7 @@ use crate::state::interrupted::{InterruptedStore, InterruptedTurns};
 use crate::state::pid_file::PidFile;
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::state::settings_files::default_permission_mode;
+use crate::subagents::Desk;
 use crate::telemetry::last_words;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
@@ -248,7 +249,9 @@ async fn serve(
         api.clone(),
         home.letta.clone(),
     );
+    let (desk, orders) = Desk::channel();
     let services = Arc::new(Services {
+        desk,
         cloud,
         models: Models::new(cloud, home.letta.join("cache/model-catalog.json")),
         skills: skills.clone(),
@@ -358,7 +361,7 @@ async fn serve(
 
     let relay_stop = CancellationToken::new();
     let listener_stop = CancellationToken::new();
-    let listener = Listener::new(Arc::clone(&services), link, records, log.clone());
+    let listener = Listener::new(Arc::clone(&services), link, records, log.clone(), orders);
     let listener = tokio::spawn(listener.run(
         doors,
         outbound,
@@ -451,7 +454,8 @@ const OF_THIS_PROCESS: [&str; 5] = [
 ];
 
 /// Names of tools that get a label of their own in the metrics.
-const TOOL_NAMES: [&str; 16] = [
+const TOOL_NAMES: [&str; 17] = [
+    "Agent",
     "Bash",
     "Read",
     "Write",

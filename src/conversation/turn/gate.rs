@@ -63,7 +63,10 @@ impl Turn {
         let mut context = Context::new(&cwd.to_string_lossy(), &home, &disk);
         context.agents = AgentIds {
             agent: self.scope.agent_id.as_deref().map(String::from),
-            parent: None,
+            parent: self
+                .execution
+                .as_ref()
+                .and_then(|settings| settings.parent_agent_id.clone()),
         };
         context.memory_guard_off = self
             .execution

@@ -90,6 +90,8 @@ pub(crate) struct TurnInput {
     pub(crate) execution: Option<ExecutionSettings>,
     pub(crate) workspace: Option<Workspace>,
     pub(crate) session_rules: SessionRules,
+    /// A later process may take up what is left of it.
+    pub(crate) recorded: bool,
     /// The connection whose input began it.
     pub(crate) origin: Option<ConnectionId>,
     pub(crate) cancel: CancellationToken,

@@ -22,9 +22,11 @@ use crate::conversation::services::Services;
 use crate::events::ConversationHandle;
 use crate::permissions::Workspace;
 use crate::process::{Processes, TurnFacts};
-use crate::protocol::command::{ImageFailureMode, InputOptions};
+use crate::protocol::command::{ExecutionSettings, ImageFailureMode, InputOptions};
 use crate::protocol::{PermissionMode, Scope};
 use crate::skills::{Reader, Skill, Source};
+use crate::subagents::{Delegation, Kinds};
+use crate::tools::agent::Agent;
 use crate::tools::image::OnFailure;
 use crate::tools::tool::{ToolContext, WorkingDirectory};
 use crate::tools::toolset::{Preference, Selection};
@@ -53,6 +55,7 @@ impl Turn {
             execution,
             workspace,
             session_rules,
+            recorded,
             origin,
             ..
         } = input;
@@ -62,9 +65,10 @@ impl Turn {
                 services.agents.agent(&api, &scope),
                 services.agents.secrets(&api, &scope),
                 memory_sync::before_turn(&services, &api, &scope),
+                kinds(&services, &cwd),
             )
         });
-        let (agent, secrets, memory) = Box::pin(known).await?;
+        let (agent, secrets, memory, agent_tool) = Box::pin(known).await?;
         let starts_with_messages = matches!(opening, Opening::Messages);
         if starts_with_messages {
             tag_agent(&services, &api, &scope, agent.as_deref()).await;
@@ -104,8 +108,13 @@ impl Turn {
         let external = services
             .controllers
             .tools(&scope, origin.as_ref(), scope_ids);
-        let (tools, preset) =
-            selection.resolve(&services, agent.as_deref(), conversation.as_ref(), external)?;
+        let (tools, preset) = selection.resolve(
+            &services,
+            agent.as_deref(),
+            conversation.as_ref(),
+            agent_tool,
+            external,
+        )?;
         let loaded: Vec<String> = tools.loaded().map(String::from).collect();
         port.tell(Report::Toolset(Toolset {
             name: preset,
@@ -132,7 +141,7 @@ impl Turn {
             .clone()
             .filter(|id| id.is_hosted());
         // The next process would not know of a workspace: it must take up nothing of it.
-        let recorded = hosted.as_ref().filter(|_| workspace.is_none());
+        let recorded = hosted.as_ref().filter(|_| recorded && workspace.is_none());
         let record = Record::new(
             recorded.map(|_| services.interrupted.clone()),
             &scope,
@@ -155,12 +164,25 @@ impl Turn {
             facts: TurnFacts {
                 agent_name: name.map(Arc::from),
                 connection_id: hosted.as_ref().map(|id| Arc::from(id.as_str())),
-                memory_dir: memory.clone(),
+                memory_dir: execution
+                    .as_ref()
+                    .and_then(|settings| settings.memory_directory.as_deref())
+                    .map(Into::into)
+                    .or_else(|| memory.clone()),
+                launched: execution.as_ref().map(launched).unwrap_or_default(),
                 api_key: None,
                 base_url: Some(services.api.base_url().as_str().into()),
             },
             closed: Arc::default(),
             skill_sources,
+            delegation: Delegation {
+                desk: services.desk.clone(),
+                workspace: workspace.clone(),
+                disallowed_tools: execution
+                    .as_ref()
+                    .map(|settings| settings.disallowed_tools.clone())
+                    .unwrap_or_default(),
+            },
             secrets: secrets.clone(),
         };
         let mut outgoing: Vec<Value> = Vec::new();
@@ -260,6 +282,25 @@ async fn skills(
         (known.discover(&reader), known.preloaded(&reader, &preload))
     };
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
+}
+
+/// The Agent tool of a conversation that has kinds of subagents of its own.
+async fn kinds(services: &Services, cwd: &Path) -> Option<Arc<dyn crate::tools::Tool>> {
+    let (home, cwd) = (services.home.clone(), cwd.to_owned());
+    let read = move || Kinds::discover(&home, &cwd);
+    let (kinds, custom) = tokio::task::spawn_blocking(read).await.ok()?;
+    (custom > 0).then(|| Arc::new(Agent::new(&kinds, custom)) as Arc<dyn crate::tools::Tool>)
+}
+
+/// What the shells of a launched conversation find in place of what this
+/// process inherited (07 §6).
+fn launched(settings: &ExecutionSettings) -> Vec<(&'static str, Option<String>)> {
+    let role = settings.is_subagent.then(|| "subagent".to_owned());
+    vec![
+        ("LETTA_PARENT_AGENT_ID", settings.parent_agent_id.clone()),
+        ("LETTA_CODE_AGENT_ROLE", role),
+        ("TRANSCRIPT_PATH", settings.transcript_path.clone()),
+    ]
 }
 
 /// The owner of the turn's children. In a workspace they run confined or not at all.
@@ -378,6 +419,7 @@ impl<'a> ToolChoice<'a> {
         services: &Services,
         agent: Option<&Value>,
         conversation: Option<&Value>,
+        own: Option<Arc<dyn crate::tools::Tool>>,
         external: Vec<Arc<dyn crate::tools::Tool>>,
     ) -> Result<(crate::tools::TurnTools, String), End> {
         let model = CarriedModel::of(agent, conversation);
@@ -385,7 +427,7 @@ impl<'a> ToolChoice<'a> {
         self.selection.preset = preset;
         let tools = services
             .toolbox
-            .for_turn(&self.selection, external)
+            .for_turn_with(&self.selection, own, external)
             .map_err(|unknown| End::Failed(TurnError::plain(unknown.to_string())))?;
         Ok((tools, preset.as_str().to_owned()))
     }

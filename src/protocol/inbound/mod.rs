@@ -148,6 +148,7 @@ fn command(known: &CommandType, inbound: &Inbound, mut fields: Fields) -> Body {
                 item_id: fields.string("item_id")?,
             })
         }),
+        "launch_subagent" => with_scope(inbound, true).and_then(|()| launch_subagent(fields)),
         "runtime_external_tools_update" => runtime_start::external_tools_update(fields),
         "external_tool_call_response" => runtime_start::external_tool_call_response(fields),
         "execute_command" => with_scope(inbound, true).and_then(|()| {
@@ -175,6 +176,51 @@ fn command(known: &CommandType, inbound: &Inbound, mut fields: Fields) -> Body {
             error: error.to_string(),
         },
     }
+}
+
+/// `launch_subagent`: unknown arguments and blank texts are refused (06 §16).
+fn launch_subagent(mut fields: Fields) -> Result<Command, ShapeError> {
+    const TEXTS: [&str; 8] = [
+        "subagent_type",
+        "prompt",
+        "description",
+        "model",
+        "agent_id",
+        "conversation_id",
+        "client_message_id",
+        "computer",
+    ];
+    fields.non_empty("request_id")?;
+    let args = fields.object("args")?;
+    let text = |name: &str| args.get(name).and_then(Value::as_str).unwrap_or_default();
+    for (name, value) in &args {
+        let usable = match value {
+            Value::String(text) if TEXTS.contains(&name.as_str()) => !text.trim().is_empty(),
+            Value::Number(turns) if name == "max_turns" => {
+                turns.as_u64().is_some_and(|turns| turns > 0)
+            }
+            _ => false,
+        };
+        if !usable {
+            return Err(ShapeError::new(
+                format!("args.{name}"),
+                "a known argument with a usable value",
+            ));
+        }
+    }
+    if let Some(missing) = ["prompt", "description"]
+        .into_iter()
+        .find(|name| text(name).is_empty())
+    {
+        return Err(ShapeError::new(
+            format!("args.{missing}"),
+            "a non-empty string",
+        ));
+    }
+    Ok(Command::LaunchSubagent {
+        tool_call_id: fields.optional_string("tool_call_id")?,
+        args,
+    })
 }
 
 fn with_scope(inbound: &Inbound, agent_required: bool) -> Result<(), ShapeError> {

@@ -82,10 +82,23 @@ fn execution_settings(raw: Map<String, Value>) -> Result<ExecutionSettings, Shap
                 ShapeError::new("execution_settings.disable_memory_guard", "true or false")
             })?,
         tools: fields.optional_strings("tools")?,
-        max_turns,
         preload_skills: fields
             .optional_strings("preload_skills")?
             .unwrap_or_default(),
+        is_subagent: match fields.optional_string("agent_role")?.as_deref() {
+            None => false,
+            Some("subagent") => true,
+            Some(_) => {
+                return Err(ShapeError::new(
+                    "execution_settings.agent_role",
+                    "\"subagent\"",
+                ));
+            }
+        },
+        parent_agent_id: fields.optional_string("parent_agent_id")?,
+        transcript_path: fields.optional_string("transcript_path")?,
+        memory_directory: fields.optional_string("memory_directory")?,
+        max_turns,
         raw,
     })
 }

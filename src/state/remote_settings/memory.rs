@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::document::{Mutation, Patch};
+use super::lent::Lent;
 use super::mode_entry::ModeEntry;
 use crate::protocol::PermissionMode;
 
@@ -14,6 +15,8 @@ pub(super) struct Memory {
     pub(super) cwds: BTreeMap<String, String>,
     pub(super) modes: BTreeMap<String, ModeEntry>,
     pub(super) boot: PathBuf,
+    /// What subagents were lent, by key.
+    pub(super) lent: BTreeMap<String, Lent>,
     pub(super) revision: u64,
     /// Not written yet.
     pub(super) pending: Patch,
@@ -27,6 +30,7 @@ impl Memory {
             cwds: BTreeMap::new(),
             modes: BTreeMap::new(),
             boot: PathBuf::from("/"),
+            lent: BTreeMap::new(),
             revision: 0,
             pending: Patch::default(),
             in_flight: Patch::default(),
@@ -38,6 +42,10 @@ impl Memory {
     }
 
     pub(super) fn store_mode(&mut self, key: String, entry: ModeEntry, default: PermissionMode) {
+        if let Some(lent) = self.lent.get_mut(&key) {
+            lent.mode = entry;
+            return;
+        }
         let mutation = if entry == ModeEntry::plain(default) {
             Mutation::Delete
         } else {

@@ -7,6 +7,7 @@
 
 mod directory;
 mod document;
+mod lent;
 mod load;
 mod memory;
 mod mode_entry;
@@ -79,6 +80,7 @@ impl RemoteSettings {
                     given.process_cwd.as_deref(),
                     &user,
                 ),
+                lent: BTreeMap::new(),
                 revision: 0,
                 pending: loaded.patch,
                 in_flight: Patch::default(),
@@ -121,7 +123,11 @@ impl RemoteSettings {
     /// The working directory of a conversation as remembered; no file is touched.
     pub fn cwd_of(&self, scope: &Scope) -> PathBuf {
         let memory = self.shared.memory();
-        let entry = memory.cwds.get(&scope.settings_key());
+        let key = scope.settings_key();
+        if let Some(lent) = memory.lent.get(&key) {
+            return lent.cwd.clone();
+        }
+        let entry = memory.cwds.get(&key);
         entry.map_or_else(|| memory.boot.clone(), PathBuf::from)
     }
 
@@ -161,6 +167,16 @@ impl RemoteSettings {
             }
         };
         let key = scope.settings_key();
+        if let Some(lent) = memory.lent.get_mut(&key) {
+            let changed = lent.cwd != cwd;
+            lent.cwd.clone_from(&cwd);
+            memory.revision += 1;
+            return Ok(CwdChange {
+                cwd,
+                changed,
+                revision: memory.revision,
+            });
+        }
         let before = memory
             .cwds
             .get(&key)
@@ -233,6 +249,9 @@ impl RemoteSettings {
     pub fn mode_of(&self, scope: &Scope) -> ModeEntry {
         let mut memory = self.shared.memory();
         let key = scope.settings_key();
+        if let Some(lent) = memory.lent.get(&key) {
+            return lent.mode.clone();
+        }
         if let Some(entry) = memory.modes.get(&key) {
             return entry.clone();
         }
@@ -266,7 +285,7 @@ impl RemoteSettings {
         let key = scope.settings_key();
         let default = ModeEntry::plain(self.shared.defaults.mode);
         let mut memory = self.shared.memory();
-        if memory.modes.get(&key) != Some(&default) {
+        if memory.lent.contains_key(&key) || memory.modes.get(&key) != Some(&default) {
             return false;
         }
         memory.modes.remove(&key);

@@ -5,7 +5,7 @@
 use std::collections::btree_map::Entry;
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::markdown::{Document, default_name};
 use super::{Change, Changes, Memory, Store, commit, side};
@@ -40,10 +40,10 @@ Changes files of your memory by one patch, as one commit.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "reason": {"type": "string", "description": "Why; the commit message"},
-            "input": {"type": "string", "description": "The whole patch"}
-        }),
+        r#"{
+    "reason": {"type": "string", "description": "Why; the commit message"},
+    "input": {"type": "string", "description": "The whole patch"}
+}"#,
         &["reason", "input"],
         DRAFT_07,
     )

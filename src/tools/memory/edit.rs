@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::markdown::{Document, default_name};
 use super::{Change, Changes, Memory, RelativePath, Store, commit};
@@ -24,25 +24,20 @@ Changes one file of your memory and commits it. Each file is Markdown with a des
 - Every call is one commit, and commits are synced after the turn. The directory must have no uncommitted changes.";
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
-    let text = |what: &str| json!({"type": "string", "description": what});
     schema(
-        json!({
-            "command": {
-                "type": "string",
-                "enum": ["str_replace", "insert", "delete", "rename", "update_description", "create"],
-                "description": "What to do"
-            },
-            "reason": text("Why; the commit message"),
-            "file_path": text("The file"),
-            "old_path": text("rename: the file"),
-            "new_path": text("rename: its new path"),
-            "old_string": text("str_replace: the text to find, exactly"),
-            "new_string": text("str_replace: what takes its place"),
-            "insert_line": {"type": "number", "description": "insert: the line before which the text goes, counted from 1"},
-            "insert_text": text("insert: the text"),
-            "description": text("create, update_description: what the file is about"),
-            "file_text": text("create: the text of the file")
-        }),
+        r#"{
+    "command": {"type": "string", "enum": ["str_replace", "insert", "delete", "rename", "update_description", "create"], "description": "What to do"},
+    "reason": {"type": "string", "description": "Why; the commit message"},
+    "file_path": {"type": "string", "description": "The file"},
+    "old_path": {"type": "string", "description": "rename: the file"},
+    "new_path": {"type": "string", "description": "rename: its new path"},
+    "old_string": {"type": "string", "description": "str_replace: the text to find, exactly"},
+    "new_string": {"type": "string", "description": "str_replace: what takes its place"},
+    "insert_line": {"type": "number", "description": "insert: the line before which the text goes, counted from 1"},
+    "insert_text": {"type": "string", "description": "insert: the text"},
+    "description": {"type": "string", "description": "create, update_description: what the file is about"},
+    "file_text": {"type": "string", "description": "create: the text of the file"}
+}"#,
         &["command", "reason"],
         DRAFT_07,
     )

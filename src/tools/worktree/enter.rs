@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::add::{add, free_directory, slug};
@@ -32,20 +32,18 @@ Gives this conversation a git worktree of its own, so that its changes stay apar
 - Use it when the user wants isolated work or several agents share a repository, not for every small change.";
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
-    let text = |what: &str| json!({"type": "string", "description": what});
-    let flag = |what: &str| json!({"type": "boolean", "description": what});
     schema(
-        json!({
-            "name": text("Name of a new worktree"),
-            "path": text("An existing worktree to enter instead"),
-            "branch_name": text("Branch to make"),
-            "base_ref": text("What the branch starts from"),
-            "repo_path": text("The repository, if the conversation works elsewhere"),
-            "refresh_base": flag("Fetch a remote base first; true if not given"),
-            "switch_cwd": flag("Move the conversation there; true if not given"),
-            "symlink_dependencies": flag("Link node_modules and the like; false if not given"),
-            "force": flag("Take the worktree from another conversation; false if not given")
-        }),
+        r#"{
+    "name": {"type": "string", "description": "Name of a new worktree"},
+    "path": {"type": "string", "description": "An existing worktree to enter instead"},
+    "branch_name": {"type": "string", "description": "Branch to make"},
+    "base_ref": {"type": "string", "description": "What the branch starts from"},
+    "repo_path": {"type": "string", "description": "The repository, if the conversation works elsewhere"},
+    "refresh_base": {"type": "boolean", "description": "Fetch a remote base first; true if not given"},
+    "switch_cwd": {"type": "boolean", "description": "Move the conversation there; true if not given"},
+    "symlink_dependencies": {"type": "boolean", "description": "Link node_modules and the like; false if not given"},
+    "force": {"type": "boolean", "description": "Take the worktree from another conversation; false if not given"}
+}"#,
         &[],
         DRAFT_07,
     )
