@@ -137,13 +137,13 @@ impl Bench {
             command.env("LETTA_MEMFS_LOCAL", "1");
         }
         let spawned = command.spawn();
-        let _program = spawned.with_context(|| format!("{program} does not start"))?;
+        let program = spawned.with_context(|| format!("{program} does not start"))?;
         let device = cloud.wait_for_device(START).await;
         Ok(Self {
             device: device.context("no connection")?,
             cloud,
             root,
-            _program,
+            _program: program,
             _home: home,
         })
     }

@@ -79,7 +79,7 @@ impl Skills {
             };
             if let Ok(bytes) = read_bounded(&skill.path, MAX_SKILL) {
                 let said = String::from_utf8_lossy(&bytes);
-                let _ = write!(text, "\n<{id}>\n{}\n</{id}>\n", said.trim_end());
+                let _ = writeln!(text, "\n<{id}>\n{}\n</{id}>", said.trim_end());
             }
         }
         (!text.is_empty()).then(|| format!("<loaded_skills>{text}</loaded_skills>"))
