@@ -408,7 +408,7 @@ mod tests {
             (
                 &create,
                 json!({"subject": "s", "description": "d", "activeForm": 1}),
-                "TaskCreate: Parameter 'activeForm' must be a string, received number",
+                "TaskCreate: Parameter 'activeForm' must be a string, received integer",
             ),
             (
                 &create,
