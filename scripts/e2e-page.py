@@ -2,11 +2,13 @@
 
 import os
 import re
+import subprocess
 import sys
 import time
 
 from playwright.sync_api import expect, sync_playwright
 
+expect.set_options(timeout=30_000)
 shots = sys.argv[1]
 work = os.environ["DIRECT_WORK"]
 base = f"http://{os.environ['DIRECT_ADDRESS']}"
@@ -99,6 +101,98 @@ with sync_playwright() as playwright:
     expect(screen).to_contain_text("ended with 0")
     page.click("#tab-chat")
     step("a terminal opens, runs a command and ends")
+
+    def shell(line):
+        subprocess.run(line, shell=True, check=True, cwd=work)
+
+    shell("git init -q -b main . && git config user.name t && git config user.email t@t")
+    shell("mkdir -p docs mine && echo 'a needle here' > docs/guide.md && git add docs")
+    shell("git commit -qm first && git branch other")
+    shell("printf -- '---\\nname: mine\\ndescription: Of the test\\n---\\nDo it.\\n' > mine/SKILL.md")
+    page.click("#tab-files")
+    expect(page.locator("#files-path")).not_to_have_value("")
+    page.fill("#files-path", work)
+    page.locator("#files-go button").click()
+    page.get_by_role("button", name="docs/", exact=True).click()
+    page.get_by_role("button", name="guide.md", exact=True).click()
+    expect(page.locator("#files-text")).to_have_value("a needle here\n")
+    page.fill("#files-text", "a needle there\n")
+    page.click("#files-save")
+    expect(page.locator("#files-save")).to_be_disabled()
+    assert open(f"{work}/docs/guide.md").read() == "a needle there\n"
+    shell("echo 'from outside' > docs/guide.md")
+    expect(page.locator("#files-text")).to_have_value("from outside\n")
+    page.fill("#files-path", work)
+    page.locator("#files-go button").click()
+    expect(page.get_by_role("button", name="docs/", exact=True)).to_be_visible()
+    for kind, query, found in [("names", "guide", "docs/guide.md"), ("contents", "outside", "docs/guide.md:1")]:
+        page.select_option("#files-kind", kind)
+        page.fill("#files-query", query)
+        page.locator("#files-search button").click()
+        expect(page.locator("#files-list")).to_contain_text(found)
+    shot("6-files")
+    step("files are browsed, opened, saved, followed and searched")
+
+    page.click("#tab-chat")
+    send("SAY now a repository")
+    expect(page.locator("#branch")).to_have_value("main")
+    page.fill("#branch", "other")
+    page.click("#switch")
+    expect(log).to_contain_text("Now on other")
+    expect(page.locator("#branch")).to_have_value("other")
+    step("a branch is switched")
+
+    page.click("#load-models")
+    expect(page.locator("#model")).to_be_enabled()
+    page.click("#use-model")
+    expect(log).to_contain_text("Model: ")
+    step("models are listed and one is used")
+
+    page.fill("#skill-path", f"{work}/mine")
+    page.locator("#enable-skill button").click()
+    expect(log).to_contain_text("Skill enabled: mine")
+    send("SAY with a skill")
+    row = page.locator("#skills li", has_text="mine")
+    expect(row).to_be_visible()
+    shot("7-machine")
+    row.get_by_role("button", name="Disable").click()
+    send("SAY without it")
+    expect(row).to_have_count(0)
+    step("a skill is enabled, shown and disabled")
+
+    advertised = page.locator("#slash button").all_inner_texts()
+    assert {"/clear", "/init", "/doctor", "/remember"} <= set(advertised), advertised
+    # Capability flags are no commands; those that clear come last.
+    flags = {"/toolset", "/secret", "/monitor_stop"}
+    commands = sorted(set(advertised) - flags, key=lambda name: name.startswith("/clear"))
+    for name in commands:
+        before = page.locator("#log > *").count()
+        send(name)
+        page.wait_for_function("n => document.querySelectorAll('#log > *').length > n", arg=before)
+        expect(page.locator("#loop")).to_have_text("idle")
+        time.sleep(0.3)
+        last = page.locator("#log").inner_text()
+        assert f"Unknown command: {name[1:]}" not in last, name
+    shot("8-slash")
+    step(f"every slash command is answered: {' '.join(commands)}")
+
+    def full_screen(name, line, shows, keys, left):
+        page.click("#tab-terminal")
+        page.get_by_role("button", name="New terminal").click()
+        screen = page.locator(".terminal:not(.hidden)")
+        screen.press_sequentially(line + "\n", delay=5)
+        expect(screen).to_contain_text(re.compile(shows))
+        time.sleep(1)
+        shot(name)
+        for key in keys:
+            screen.press(key) if len(key) > 1 else screen.press_sequentially(key)
+        screen.press_sequentially(f"echo {left}-$((1+1))\n", delay=5)
+        expect(screen).to_contain_text(f"{left}-2")
+
+    full_screen("9-vim", "vim -u NONE docs/guide.md", "from outside", ["Escape", ":", "q", "!", "Enter"], "vim")
+    full_screen("10-top", "top", "load average", ["q"], "top")
+    step("vim and top are usable")
+    page.click("#tab-chat")
 
     second = browser.new_page()
     second.goto(link)

@@ -14,6 +14,8 @@
 mod aborts;
 #[path = "wire/approvals.rs"]
 mod approvals;
+#[path = "wire/credentials.rs"]
+mod credentials;
 #[path = "wire/decisions.rs"]
 mod decisions;
 #[path = "wire/device.rs"]
@@ -40,6 +42,8 @@ mod hooks;
 mod images;
 #[path = "wire/kills.rs"]
 mod kills;
+#[path = "wire/leaks.rs"]
+mod leaks;
 #[path = "wire/lifecycle.rs"]
 mod lifecycle;
 #[path = "wire/modes.rs"]

@@ -274,9 +274,8 @@ fn from_available(models: &[Value]) -> Vec<Value> {
                     args.insert(to.into(), value.clone());
                 }
             }
-            if !args.is_empty() {
-                entry["updateArgs"] = Value::Object(args);
-            }
+            args.insert("parallel_tool_calls".into(), true.into());
+            entry["updateArgs"] = Value::Object(args);
             Some(entry)
         })
         .collect()
@@ -377,9 +376,9 @@ mod tests {
         assert_eq!(
             from_available(&models),
             [
-                json!({"id":"gpt","handle":"openai/gpt","label":"GPT","description":"","updateArgs":{"provider_type":"openai","context_window":9}}),
-                json!({"id":"a/same","handle":"a/same","label":"a/same","description":""}),
-                json!({"id":"b/same","handle":"b/same","label":"b/same","description":""}),
+                json!({"id":"gpt","handle":"openai/gpt","label":"GPT","description":"","updateArgs":{"provider_type":"openai","context_window":9,"parallel_tool_calls":true}}),
+                json!({"id":"a/same","handle":"a/same","label":"a/same","description":"","updateArgs":{"parallel_tool_calls":true}}),
+                json!({"id":"b/same","handle":"b/same","label":"b/same","description":"","updateArgs":{"parallel_tool_calls":true}}),
             ]
         );
     }

@@ -74,6 +74,8 @@ pub struct Config {
     pub user_cwd: Option<PathBuf>,
     /// `--skills`, else `LETTA_SKILLS_DIRECTORY`.
     pub skills_directory: Option<PathBuf>,
+    /// `LETTA_MEMORY_DIR`, else `MEMORY_DIR`.
+    pub memory_directory: Option<PathBuf>,
     /// Repositories of memories.
     pub memfs: Memfs,
     /// The mode given by flag or environment.
@@ -307,6 +309,7 @@ impl Config {
                 let variable = env.path("LETTA_SKILLS_DIRECTORY");
                 flags.skills.clone().or(variable)
             },
+            memory_directory: env.path("LETTA_MEMORY_DIR").or(env.path("MEMORY_DIR")),
             memfs: Memfs {
                 server: env
                     .text("LETTA_MEMFS_BASE_URL")

@@ -134,6 +134,12 @@ pub const VARIABLES: &[Variable] = &[
     ),
     var("LETTA_SKILLS_DIRECTORY", "none", "Default of --skills."),
     var(
+        "LETTA_MEMORY_DIR",
+        "MEMORY_DIR",
+        "Directory whose skills serve agents without a memory directory on this machine.",
+    ),
+    var("MEMORY_DIR", "none", "Default of LETTA_MEMORY_DIR."),
+    var(
         "LETTA_MEMFS_BASE_URL",
         "https://api.letta.com",
         "Server of the git repositories that hold agents' memories.",

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::protocol::event::GitContext;
 use crate::state::atomic::read_bounded;
@@ -31,26 +31,43 @@ struct Entry {
     context: Option<GitContext>,
 }
 
+/// One directory.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    /// Who reads it: one at a time, and what it finds serves those who waited.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    entry: Option<Entry>,
+}
+
 /// The cache. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct GitContexts(Arc<Mutex<HashMap<PathBuf, Entry>>>);
+pub struct GitContexts(Arc<Mutex<HashMap<PathBuf, Slot>>>);
 
 impl GitContexts {
     /// What is known of `cwd`, perhaps too old; the outer `None` when nothing is.
     pub(crate) fn cached(&self, cwd: &Path) -> Option<Option<GitContext>> {
-        self.entry(cwd).map(|entry| entry.context)
-    }
-
-    fn entry(&self, cwd: &Path) -> Option<Entry> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(cwd).cloned()
+        let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = slots.get(cwd)?.entry.as_ref();
+        entry.map(|entry| entry.context.clone())
     }
 
     /// The context of `cwd`, read anew when what is known is too old.
     pub(crate) async fn load(&self, cwd: &Path) -> Option<GitContext> {
-        let known = self
-            .entry(cwd)
-            .filter(|entry| entry.read_at.elapsed() < TIME_TO_LIVE);
+        self.load_with(cwd, read).await
+    }
+
+    async fn load_with(
+        &self,
+        cwd: &Path,
+        read: impl AsyncFnOnce(&Path) -> Option<GitContext>,
+    ) -> Option<GitContext> {
+        let began = Instant::now();
+        let turn = Arc::clone(&self.slot(cwd).turn);
+        let Ok(_reads) = timeout(DEADLINE, turn.lock()).await else {
+            return None;
+        };
+        let known = self.slot(cwd).entry;
+        let known = known.filter(|entry| entry.read_at.elapsed() < TIME_TO_LIVE);
         let work = async {
             let head = head(cwd).await;
             match known {
@@ -65,24 +82,35 @@ impl GitContexts {
                 },
             }
         };
-        let entry = timeout(DEADLINE, work).await.unwrap_or_else(|_| Entry {
+        let entry = timeout_at(began + DEADLINE, work).await;
+        let entry = entry.unwrap_or_else(|_| Entry {
             read_at: Instant::now(),
             head: None,
             context: None,
         });
         let context = entry.context.clone();
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= ENTRIES && !entries.contains_key(cwd) {
-            entries.clear();
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was forgotten meanwhile stays so.
+        if let Some(slot) = slots.get_mut(cwd)
+            && Arc::ptr_eq(&slot.turn, &turn)
+        {
+            slot.entry = Some(entry);
         }
-        entries.insert(cwd.to_path_buf(), entry);
         context
+    }
+
+    fn slot(&self, cwd: &Path) -> Slot {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= ENTRIES && !slots.contains_key(cwd) {
+            slots.clear();
+        }
+        slots.entry(cwd.to_path_buf()).or_default().clone()
     }
 
     /// Makes the next [`Self::load`] of every directory read anew.
     pub(crate) fn forget(&self) {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.clear();
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.clear();
     }
 }
 
@@ -154,12 +182,58 @@ pub(crate) async fn git(cwd: &Path, args: &[&str]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     #[tokio::test]
     async fn a_directory_outside_repositories_has_no_context() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(GitContexts::default().load(dir.path()).await, None);
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_at_once_share_one_reading_and_what_is_forgotten_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(
+            git(dir.path(), &["init", "-q", "-b", "main"])
+                .await
+                .is_some()
+        );
+        let known = GitContexts::default();
+        let (readings, go) = (AtomicUsize::new(0), Semaphore::new(0));
+        let reading = async |_: &Path| {
+            readings.fetch_add(1, Ordering::SeqCst);
+            go.acquire().await.unwrap().forget();
+            Some(GitContext {
+                branch: Some("main".into()),
+                recent_branches: Vec::new(),
+            })
+        };
+        let load = || known.load_with(dir.path(), reading);
+        let release = async {
+            while readings.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            go.add_permits(1);
+        };
+        let (first, second, ()) = tokio::join!(load(), load(), release);
+        assert_eq!((&first, readings.load(Ordering::SeqCst)), (&second, 1));
+        assert!(first.is_some());
+        // Forgotten while it is read: the result is too old for the next one.
+        known.forget();
+        go.add_permits(2);
+        let forget = async {
+            while readings.load(Ordering::SeqCst) == 1 {
+                tokio::task::yield_now().await;
+            }
+            known.forget();
+        };
+        tokio::join!(load(), forget);
+        load().await;
+        assert_eq!(readings.load(Ordering::SeqCst), 3);
     }
 
     #[tokio::test]

@@ -193,6 +193,9 @@ impl Conversation {
             self.frames.lifecycle(None, None, &body);
             self.emit_loop_status();
         }
+        if self.git.is_none() {
+            self.refresh_git(false);
+        }
         self.emit_device_status();
     }
 

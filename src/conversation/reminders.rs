@@ -6,6 +6,7 @@
 //! restart repeats what the model may have lost.
 
 use crate::protocol::PermissionMode;
+use crate::skills::Told;
 
 /// Words about the memory that wait at most.
 const MEMORY_TEXTS: usize = 25;
@@ -35,6 +36,8 @@ pub(crate) struct Due {
     pub(crate) mode: Option<ModeNotice>,
     /// What is wrong with the memory repository.
     pub(crate) memory: Vec<String>,
+    /// The skills told before; what differs must be told.
+    pub(crate) skills: Option<Told>,
 }
 
 /// How the names of secrets are told.
@@ -64,6 +67,7 @@ pub(crate) struct Reminders {
     secrets: SecretsDue,
     mode: Option<PermissionMode>,
     memory: Vec<String>,
+    skills: Option<Told>,
 }
 
 impl Default for Reminders {
@@ -74,6 +78,7 @@ impl Default for Reminders {
             secrets: SecretsDue::Never,
             mode: None,
             memory: Vec::new(),
+            skills: None,
         }
     }
 }
@@ -92,6 +97,7 @@ impl Reminders {
             secrets: self.secrets.clone(),
             mode: notice.then_some(ModeNotice { mode, before }),
             memory: std::mem::take(&mut self.memory),
+            skills: self.skills.clone(),
         }
     }
 
@@ -118,6 +124,11 @@ impl Reminders {
     /// The model has heard of this mode from a tool's result.
     pub(crate) fn mode_told(&mut self, mode: PermissionMode) {
         self.mode = Some(mode);
+    }
+
+    /// The server took a request with these skills.
+    pub(crate) fn skills_told(&mut self, skills: Told) {
+        self.skills = Some(skills);
     }
 
     /// These names of secrets were told.

@@ -18,6 +18,7 @@ use super::model::CarriedModel;
 use super::queue::{Batch, BatchMessage};
 use super::services::Services;
 use crate::api::Client;
+use crate::hooks::Site;
 use crate::protocol::Scope;
 use crate::protocol::event::Lifecycle;
 use crate::protocol::reply;
@@ -345,6 +346,16 @@ impl Work {
         if self.scope.is_default() {
             body.insert("agent_id".into(), self.agent_id()?.into());
         }
+        let site = Site {
+            // Like every compaction, it belongs to the process and to no directory.
+            cwd: self.services.remote.boot_cwd(),
+            agent_id: self.scope.agent_id.clone(),
+        };
+        let asked = self
+            .services
+            .hooks
+            .pre_compact(&site, &self.scope.conversation_id);
+        asked.await?;
         let compacted = self
             .api
             .compact_conversation(&self.scope.conversation_id, &body);

@@ -26,6 +26,7 @@ pub const SUPPORTED_COMMANDS: &[&str] = &[
     "context-limit",
     "toolset",
     "secret",
+    "monitor_stop",
 ];
 
 /// The parts of a device status that never change, as JSON text made once.
@@ -81,11 +82,11 @@ impl Conversation {
         } else {
             self.asks.shown()
         };
-        let git = self
-            .git
-            .as_ref()
-            .filter(|(of, _)| *of == cwd)
-            .and_then(|(_, git)| git.as_ref());
+        let known = self.git.as_ref().filter(|(of, _)| *of == cwd);
+        let git = match known {
+            Some((_, git)) => git.clone(),
+            None => self.services.git.cached(&cwd).flatten(),
+        };
         let empty: &[String] = &[];
         let processes = match agent {
             Some(_) => self.background_processes(),
@@ -100,7 +101,7 @@ impl Conversation {
             current_permission_mode: mode.mode.as_str(),
             plan_mode_enabled: mode.mode == PermissionMode::Plan,
             current_working_directory: &cwd_text,
-            git_context: git,
+            git_context: git.as_ref(),
             letta_code_version: Some(LETTA_CODE_VERSION),
             current_toolset: match &self.toolset {
                 Some(toolset) => Some(&toolset.name),

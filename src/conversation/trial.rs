@@ -49,10 +49,11 @@ impl Trial {
         cwd: &Path,
         server: &str,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Self::with_memory(home, cwd, server, server).await
+        Self::with_memory(home, cwd, server, server, false).await
     }
 
-    /// The same with another server for the repositories of memories.
+    /// The same with another server for the repositories of memories; `cloud`
+    /// says whether the first one counts as Letta Cloud.
     ///
     /// # Errors
     /// As [`Trial::new`].
@@ -61,6 +62,7 @@ impl Trial {
         cwd: &Path,
         server: &str,
         memory: &str,
+        cloud: bool,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let home = Home::at(home);
         let (events, outbound) = EventSink::channel();
@@ -76,8 +78,17 @@ impl Trial {
             user_cwd: None,
             process_cwd: Some(PathBuf::from(cwd)),
         };
+        let memory = Memory::new(MemorySettings {
+            home: home.clone(),
+            server: memory.to_owned(),
+            cloud: true,
+            hosted: false,
+            tokens: Arc::new(StaticToken::default()),
+            binary: "/opt/letta".into(),
+        });
+        let skills = Skills::new(home.clone(), None);
         let tools = command_tools().into_iter();
-        let tools = tools.chain(file_tools(Skills::new(home.clone(), None)));
+        let tools = tools.chain(file_tools(skills.clone(), &memory));
         let net = Net::new(&NetSettings::default())?;
         let api = ClientSettings::new(BaseUrl::parse(server)?);
         let variables = std::env::vars_os().collect();
@@ -99,17 +110,10 @@ impl Trial {
             settings: UserSettings::load(&home),
             settings_files: files,
             interrupted: InterruptedTurns::start(InterruptedStore::new(&home, server)).0,
-            cloud: false,
-            models: Models::new(false, home.letta.join("cache/model-catalog.json")),
-            skills: Skills::new(home.clone(), None),
-            memory: Memory::new(MemorySettings {
-                home: home.clone(),
-                server: memory.to_owned(),
-                cloud: true,
-                hosted: false,
-                tokens: Arc::new(StaticToken::default()),
-                binary: "/opt/letta".into(),
-            }),
+            cloud,
+            models: Models::new(cloud, home.letta.join("cache/model-catalog.json")),
+            skills,
+            memory,
             toolbox: Toolbox::new(tools),
             background: processes,
             desk: Desk::channel().0,

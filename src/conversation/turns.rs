@@ -150,6 +150,7 @@ impl Conversation {
         let current = self.life.is_current(lease);
         match report {
             Report::SecretsTold(names) => self.reminders.secrets_told(names),
+            Report::SkillsTold(skills) => self.reminders.skills_told(skills),
             Report::Compacted => self.reminders.compacted(),
             Report::Toolset(toolset) => self.toolset = Some(toolset),
             Report::Skills(skills) => self.skills = skills,

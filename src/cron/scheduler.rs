@@ -1,7 +1,7 @@
 //! The loop that fires schedules (07 §1.9).
 //!
-//! It wakes at every minute of the wall clock, when a one-shot's moment comes and
-//! when a delayed fire is due. Invariants: nothing fires without the lease; one
+//! It wakes at every minute of the wall clock, when a one-shot's moment comes, when
+//! a delayed fire is due and soon after the file of tasks was changed. Invariants: nothing fires without the lease; one
 //! wake rewrites the store at most once; a task fires at most once for a minute,
 //! whatever the clock does.
 
@@ -30,6 +30,8 @@ const CLAIM_AGAIN: Duration = Duration::from_secs(30);
 const COLLECT: Duration = Duration::from_secs(3600);
 /// How often the records of a scoped lease are looked after.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often the file of tasks is looked at between wakes.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long the first fires of a wake wait for the others, to be written together.
 const TOGETHER: Duration = Duration::from_millis(250);
 /// After a longer sleep than this many minutes the older ones are not caught up.
@@ -107,6 +109,18 @@ struct Watch<'a> {
 /// The lease is another's now.
 struct Lost;
 
+/// Ends when the tasks are not those of `known` any more: another process may have
+/// added one that is due before the next wake.
+async fn changed(store: &Store, known: Option<Stamp>) {
+    loop {
+        sleep(LOOK).await;
+        let stamp = off_runtime(store, |store| store.stamp()).await;
+        if stamp.is_some() && stamp != known {
+            return;
+        }
+    }
+}
+
 impl Scheduler {
     /// Runs until `stop` fires; the lease is given back then.
     pub async fn run(self, stop: CancellationToken) {
@@ -178,6 +192,7 @@ impl Watch<'_> {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = sleep_until(wake) => {}
+                () = changed(&self.scheduler.store, self.stamp) => {}
                 Some(done) = self.flying.join_next(), if !self.flying.is_empty() => {
                     self.landed(done);
                 }

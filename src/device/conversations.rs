@@ -90,11 +90,12 @@ pub(super) async fn compact(mut call: Call) -> Answer {
 pub(super) async fn messages(mut call: Call) -> Answer {
     let id = call.fields.string("conversation_id")?;
     let query = call.fields.optional_object("query")?.unwrap_or_default();
-    let api = &call.services().api;
+    let services = call.services();
+    let (api, cloud) = (&services.api, services.cloud);
     let limit = query.get("limit").and_then(Value::as_u64).unwrap_or(PAGE);
     let newest_first = query.get("order").and_then(Value::as_str) != Some("asc");
     let page = api
-        .conversation_messages(&id, &server_query(&query, newest_first))
+        .conversation_messages(&id, &server_query(&query, newest_first, cloud))
         .await?;
     let mut messages = match page {
         Value::Array(messages) => messages,
@@ -118,7 +119,7 @@ pub(super) async fn messages(mut call: Call) -> Answer {
             probe.insert("order".into(), "desc".into());
             probe.insert("limit".into(), 1.into());
             let older = api
-                .conversation_messages(&id, &server_query(&probe, true))
+                .conversation_messages(&id, &server_query(&probe, true, cloud))
                 .await?;
             older.as_array().is_some_and(|older| !older.is_empty())
         }
@@ -128,12 +129,14 @@ pub(super) async fn messages(mut call: Call) -> Answer {
     }))
 }
 
-fn server_query(query: &Map<String, Value>, newest_first: bool) -> Map<String, Value> {
+/// The query as the server reads it. To Letta Cloud `after` is what follows in the
+/// order of the page; to a server of one's own it is what is newer.
+fn server_query(query: &Map<String, Value>, newest_first: bool, cloud: bool) -> Map<String, Value> {
     let mut query = query.clone();
     query
         .entry("order")
         .or_insert_with(|| json!(if newest_first { "desc" } else { "asc" }));
-    if newest_first {
+    if newest_first && cloud {
         let (before, after) = (query.shift_remove("before"), query.shift_remove("after"));
         if let Some(before) = before {
             query.insert("after".into(), before);
@@ -150,10 +153,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn before_and_after_change_places_when_the_newest_come_first() {
-        let of = |query: Value, newest_first| {
-            Value::Object(server_query(query.as_object().unwrap(), newest_first))
+    fn before_and_after_change_places_for_letta_cloud_when_the_newest_come_first() {
+        let asked = |query: Value, newest_first, cloud| {
+            Value::Object(server_query(
+                query.as_object().unwrap(),
+                newest_first,
+                cloud,
+            ))
         };
+        let of = |query, newest_first| asked(query, newest_first, true);
+        assert_eq!(
+            asked(json!({"before":"m1"}), true, false),
+            json!({"before":"m1","order":"desc"})
+        );
         assert_eq!(
             of(json!({"before":"m1","limit":5}), true),
             json!({"limit":5,"order":"desc","after":"m1"})

@@ -5,9 +5,7 @@
 //! hear of it after the push, or after eight seconds of it. A commit that is
 //! refused leaves the file as it was.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine;
@@ -17,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::call::{Answer, Call, Failure, push};
 use super::memory::{Encoding, ready, touched, updated};
-use crate::memory::{Author, Checkout, RelativePath};
+use crate::memory::{self, Author, Checkout, RelativePath};
 use crate::state::atomic::read_bounded;
 
 /// How long the answer waits for the push.
@@ -104,24 +102,18 @@ impl Change {
         let before = call
             .blocking({
                 let (checkout, path) = (checkout.clone(), self.path.clone());
-                move || put(&checkout, &path, content.as_deref())
+                move || look(&checkout, &path)
             })
             .await?;
         let before = before.map_err(|text| Failure::new(format!("{command}: {text}")))?;
-        let commit = checkout
-            .commit(std::slice::from_ref(&self.path), &self.message, &author)
-            .await;
-        let sha = match commit {
-            Ok(sha) => sha,
-            Err(error) => {
-                let (checkout, path) = (checkout.clone(), self.path.clone());
-                let restore = move || put(&checkout, &path, before.as_deref());
-                if let Err(text) = call.blocking(restore).await? {
-                    tracing::warn!(text, "A refused memory file could not be put back.");
-                }
-                return Err(error.into());
-            }
+        let change = memory::Change {
+            before,
+            after: content,
         };
+        let changes = [(self.path.clone(), change)].into();
+        let sha = checkout
+            .change(&turn, changes, &self.message, &author)
+            .await?;
         drop(turn);
         let mut answer = json!({
             "agent_id": self.agent, "path": self.path.as_str(), "committed": sha.is_some(),
@@ -136,27 +128,13 @@ impl Change {
     }
 }
 
-/// Puts `content` in the place of a file, or removes it; what was there before.
-fn put(
-    checkout: &Checkout,
-    path: &RelativePath,
-    content: Option<&[u8]>,
-) -> Result<Option<Vec<u8>>, String> {
-    let at = path.below(checkout.dir())?;
-    let say = |error: io::Error| format!("{}: {error}", path.as_str());
-    let before = match read_bounded(&at, MAX_FILE) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => None,
-        Err(error) => return Err(say(error)),
-    };
-    match content {
-        Some(content) => {
-            fs::create_dir_all(at.parent().unwrap_or(Path::new("/"))).map_err(say)?;
-            fs::write(&at, content).map_err(say)?;
-        }
-        None if before.is_some() => fs::remove_file(&at).map_err(say)?,
-        None => {}
+/// What a file holds now, if it is there.
+fn look(checkout: &Checkout, path: &RelativePath) -> Result<Option<Vec<u8>>, String> {
+    match read_bounded(&path.below(checkout.dir())?, MAX_FILE) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+            _ => Err(format!("{}: {error}", path.as_str())),
+        },
     }
-    Ok(before)
 }

@@ -220,14 +220,10 @@ impl Hooks {
     ///
     /// # Errors
     /// A hook blocked.
-    pub async fn pre_compact(
-        &self,
-        site: &Site,
-        conversation_id: Option<&str>,
-    ) -> Result<(), String> {
+    pub async fn pre_compact(&self, site: &Site, conversation_id: &str) -> Result<(), String> {
         let all = self
             .run(Event::PreCompact, None, site, || {
-                of_conversation(site, conversation_id)
+                of_conversation(site, Some(conversation_id))
             })
             .await;
         if all.iter().any(|ran| ran.run.verdict == Verdict::Block) {
@@ -245,7 +241,7 @@ impl Hooks {
         let hooks = self.clone();
         self.aside(async move {
             // It happened already: nothing is left to block.
-            let _ = hooks.pre_compact(&site, Some(&conversation_id)).await;
+            let _ = hooks.pre_compact(&site, &conversation_id).await;
         });
     }
 

@@ -1,17 +1,18 @@
 //! The checkout of one agent: what it holds, its history, commits to it.
 //!
-//! Invariant: one change at a time per agent in this process; a commit takes
+//! Invariant: one change at a time per agent on this machine; a commit takes
 //! exactly the paths that it was given and leaves nothing staged behind when
 //! it fails.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::files::{self, Entry, RelativePath};
 use super::git::{Git, LOOK};
 use super::layout::{self, Format};
+use super::process_lock::{self, ProcessLock};
 use super::{Memory, MemoryError, MemorySettings, rules};
 
 /// Who a commit is by.
@@ -38,7 +39,10 @@ pub struct Commit {
 
 /// The right to change a checkout; dropping it lets the next one in.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "given back when dropped")] OwnedSemaphorePermit);
+pub struct Turn {
+    _here: OwnedMutexGuard<()>,
+    _elsewhere: ProcessLock,
+}
 
 /// The memory of one agent on this machine. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,11 +50,11 @@ pub struct Checkout {
     memory: Memory,
     agent_id: Arc<str>,
     dir: PathBuf,
-    turn: Arc<Semaphore>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Checkout {
-    pub(super) fn new(memory: Memory, agent_id: &str, turn: Arc<Semaphore>) -> Self {
+    pub(super) fn new(memory: Memory, agent_id: &str, turn: Arc<Mutex<()>>) -> Self {
         Self {
             dir: memory.0.settings.home.agent_memory(agent_id),
             memory,
@@ -113,16 +117,20 @@ impl Checkout {
         files::list(&self.dir, with_references)
     }
 
-    /// Waits until nobody else in this process changes the checkout.
-    pub async fn exclusively(&self) -> Option<Turn> {
-        let turn = Arc::clone(&self.turn).acquire_owned();
-        // The semaphore is never closed.
-        turn.await.ok().map(Turn)
+    /// Waits until nobody else changes the checkout, in this process or another.
+    pub async fn exclusively(&self) -> Turn {
+        Turn {
+            _here: Arc::clone(&self.turn).lock_owned().await,
+            _elsewhere: process_lock::wait(&self.dir).await,
+        }
     }
 
     /// The right to change it, if nobody has it now.
-    pub(super) fn if_free(&self) -> Option<Turn> {
-        Arc::clone(&self.turn).try_acquire_owned().ok().map(Turn)
+    pub(super) async fn if_free(&self) -> Option<Turn> {
+        Some(Turn {
+            _here: Arc::clone(&self.turn).try_lock_owned().ok()?,
+            _elsewhere: process_lock::now(&self.dir).await?,
+        })
     }
 
     /// What is not committed, a line per path as `git status --porcelain` says
@@ -136,18 +144,29 @@ impl Checkout {
     }
 
     /// Commits `paths` and nothing else. `None` when they do not differ from
-    /// the last commit. Have [`Checkout::exclusively`] in hand.
+    /// the last commit.
     ///
     /// # Errors
-    /// [`MemoryError::Rules`] when the memory does not take it. Nothing stays
-    /// staged then; the files keep what was written.
-    pub async fn commit(
+    /// [`MemoryError::Rules`] when the memory does not take it, or a hook of
+    /// the repository. Nothing stays staged then.
+    pub(super) async fn commit(
         &self,
+        _turn: &Turn,
         paths: &[RelativePath],
         message: &str,
         author: &Author,
     ) -> Result<Option<String>, MemoryError> {
         let git = Git::in_dir(&self.dir);
+        // A path that neither exists nor is tracked is an error to `add`.
+        let mut known = vec!["ls-files", "-z", "--cached", "--others", "--"];
+        known.extend(paths.iter().map(RelativePath::as_str));
+        let known = git.run(&known).await?;
+        let known: Vec<&str> = known.split_terminator('\0').collect();
+        let paths = paths.iter().filter(|path| known.contains(&path.as_str()));
+        let paths: Vec<&RelativePath> = paths.collect();
+        if paths.is_empty() {
+            return Ok(None);
+        }
         let with_paths = |args: &[&'static str]| -> Vec<String> {
             let args = args.iter().map(|arg| (*arg).to_owned());
             let paths = paths.iter().map(|path| path.as_str().to_owned());
@@ -157,7 +176,6 @@ impl Checkout {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             git.run(&args).await
         };
-        // A path that neither exists nor is tracked is an error to `add`.
         run(with_paths(&["add", "-A"])).await?;
         let staged = run(with_paths(&["diff", "--cached", "--name-only"])).await?;
         if staged.trim().is_empty() {
@@ -171,8 +189,7 @@ impl Checkout {
                 "-c".to_owned(),
                 format!("user.email={}", author.email),
             ];
-            // The rules were just checked; the hook would check them once more.
-            args.extend(with_paths(&["commit", "-q", "--no-verify"]));
+            args.extend(with_paths(&["commit", "-q"]));
             let at = args.len() - paths.len() - 1;
             args.splice(at..at, ["-m".to_owned(), message.to_owned()]);
             run(args).await?;

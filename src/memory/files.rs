@@ -15,7 +15,7 @@ const MAX_FILES: usize = 5_000;
 const UNREADABLE: &str = "(unable to read file)";
 
 /// A path inside a memory: relative, without `..`, not in `.git`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RelativePath(String);
 
 impl RelativePath {

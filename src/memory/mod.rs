@@ -5,11 +5,13 @@
 //! Invariant: the key never stands in a URL, in a process argument or in
 //! `.git/config`; no path leaves the checkout or enters its `.git`.
 
+mod change;
 mod checkout;
 mod files;
 mod first_touch;
 mod git;
 mod layout;
+mod process_lock;
 mod push;
 mod rules;
 mod setup;
@@ -20,9 +22,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub use change::{Change, Changes};
 pub use checkout::{Author, Checkout, Commit, Revision, Turn};
 pub use files::{Entry, RelativePath};
 pub use first_touch::{TAG, Touched, is_enabled};
@@ -61,7 +63,7 @@ struct Shared {
     /// First touches by agent, under way or done.
     touched: Mutex<HashMap<String, Flight>>,
     /// Who may change a checkout: one at a time.
-    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -152,7 +154,7 @@ impl Memory {
         let turn = {
             let mut turns = lock(&self.0.turns);
             let turn = turns.entry(agent_id.to_owned());
-            Arc::clone(turn.or_insert_with(|| Arc::new(Semaphore::new(1))))
+            Arc::clone(turn.or_default())
         };
         Ok(Checkout::new(self.clone(), agent_id, turn))
     }
@@ -173,6 +175,19 @@ impl Memory {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Memories of tests: below `home`, of a server that does not exist.
+#[cfg(test)]
+pub(crate) fn trial(home: &Home) -> Memory {
+    Memory::new(MemorySettings {
+        home: home.clone(),
+        server: "http://127.0.0.1:9".into(),
+        cloud: false,
+        hosted: false,
+        tokens: Arc::new(crate::api::token::StaticToken::default()),
+        binary: "/opt/letta".into(),
+    })
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub enum Pushed {
 impl Checkout {
     /// Sends what waits, unless somebody else changes the checkout now.
     pub async fn push_pending(&self) -> Pushed {
-        match self.if_free() {
+        match self.if_free().await {
             Some(_turn) => self.push().await,
             None => Pushed::Skipped,
         }

@@ -18,6 +18,24 @@ use crate::state::UserSettings;
 const AGENT: &str = "agent-1";
 const KEY: &str = "sk-let-secret-key-0001";
 
+#[tokio::test]
+async fn one_process_changes_a_checkout_at_a_time() {
+    let machine = Machine::with_server("http://127.0.0.1:1");
+    // As another process would see the same home.
+    let other = trial(&Home::at(machine.dir.path()));
+    let (here, there) = (machine.checkout(), other.checkout(AGENT).unwrap());
+    let turn = here.exclusively().await;
+    assert!(there.if_free().await.is_none());
+    let waits = tokio::spawn({
+        let there = there.clone();
+        async move { there.exclusively().await }
+    });
+    assert!(here.if_free().await.is_none());
+    drop(turn);
+    drop(waits.await.unwrap());
+    assert!(here.if_free().await.is_some());
+}
+
 /// A machine with a home of its own.
 struct Machine {
     dir: tempfile::TempDir,
@@ -55,9 +73,11 @@ impl Machine {
 
     async fn commit(&self, path: &str, text: &str) -> Option<String> {
         let path = self.put(path, text);
-        let commit = self.checkout();
-        let commit = commit.commit(&[path], "because", &author()).await;
-        commit.unwrap()
+        let checkout = self.checkout();
+        let turn = checkout.exclusively().await;
+        let author = author();
+        let commit = checkout.commit(&turn, std::slice::from_ref(&path), "because", &author);
+        commit.await.unwrap()
     }
 
     async fn git(&self, args: &[&str]) -> String {
@@ -158,13 +178,21 @@ async fn a_commit_takes_its_paths_alone_and_a_refused_one_leaves_nothing_staged(
     assert!(
         matches!(checkout.push_pending().await, Pushed::Dirty(files) if files.contains("other.md"))
     );
-    let bad = machine.put("system/bad.md", "no header");
-    let error = checkout.commit(&[bad], "m", &author()).await.unwrap_err();
+    let change = Change {
+        before: None,
+        after: Some("no header".into()),
+    };
+    let bad = RelativePath::parse("system/bad.md").unwrap();
+    let turn = checkout.exclusively().await;
+    let author = author();
+    let refused = checkout.change(&turn, [(bad, change)].into(), "m", &author);
+    let error = refused.await.unwrap_err();
     assert!(
         error.to_string().contains("system/bad.md: it must open"),
         "{error}"
     );
-    assert!(checkout.uncommitted().await.unwrap().contains("?? system/"));
+    assert_eq!(checkout.uncommitted().await.unwrap(), "?? other.md\n");
+    assert!(!checkout.dir().join("system").exists());
 }
 
 #[tokio::test]
@@ -231,7 +259,8 @@ async fn files_that_were_here_before_the_clone_stay() {
     assert_eq!(machine.text("notes.md"), "first\n");
     machine.checkout().clone_if_missing(None).await.unwrap();
     let siblings = fs::read_dir(machine.checkout().dir().parent().unwrap()).unwrap();
-    assert_eq!(siblings.count(), 1, "no staging directory is left");
+    let directories = siblings.filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    assert_eq!(directories.count(), 1, "no staging directory is left");
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ fn is_named(path: &Path, name: &str) -> bool {
 }
 
 /// `text` as it stands in a tag.
-fn attribute(text: &str) -> String {
+pub(super) fn attribute(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -8,6 +8,7 @@
 
 mod bundled;
 mod content;
+mod news;
 mod scan;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+pub use self::news::Told;
 use crate::state::Home;
 
 /// Where a skill comes from.
@@ -88,12 +90,23 @@ struct Shared {
     home: Home,
     /// `--skills`, else `LETTA_SKILLS_DIRECTORY`.
     configured: Option<PathBuf>,
+    /// The memory directory of agents that have none on this machine.
+    memory: Option<PathBuf>,
 }
 
 impl Skills {
     /// Nothing is read yet.
     pub fn new(home: Home, configured: Option<PathBuf>) -> Self {
-        Self(Arc::new(Shared { home, configured }))
+        Self::with_memory(home, configured, None)
+    }
+
+    /// The same, with `LETTA_MEMORY_DIR` for agents without a memory of their own here.
+    pub fn with_memory(home: Home, configured: Option<PathBuf>, memory: Option<PathBuf>) -> Self {
+        Self(Arc::new(Shared {
+            home,
+            configured,
+            memory,
+        }))
     }
 
     /// All skills for `reader`, by id. Of two with one id the nearer one counts:
@@ -154,11 +167,11 @@ impl Skills {
                 roots.push((home.skills(), Source::Global));
             }
         }
-        if let Some(agent) = reader.agent_id
-            && !reader.sources.is_empty()
-        {
+        if !reader.sources.is_empty() {
             // The memory directory of an agent counts with any source.
-            roots.push((home.agent_memory(agent).join("skills"), Source::Agent));
+            let own = reader.agent_id.map(|agent| home.agent_memory(agent));
+            let own = own.filter(|dir| dir.is_dir()).or(self.0.memory.clone());
+            roots.extend(own.map(|dir| (dir.join("skills"), Source::Agent)));
         }
         if wants(Source::Project) {
             roots.extend(project.into_iter().map(|root| (root, Source::Project)));
@@ -300,6 +313,32 @@ mod tests {
         assert_eq!(of(&[Source::Global]), ["g", "m"]);
         assert_eq!(of(&[Source::Project]), ["m", "p"]);
         assert!(of(&[Source::Bundled]).len() > 1);
+    }
+
+    #[test]
+    fn the_memory_directory_of_the_environment_serves_agents_without_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path());
+        put(&home.letta.join("skills"), "both", "global");
+        put(&dir.path().join("shared/skills"), "both", "shared");
+        put(&home.agent_memory("a").join("skills"), "own", "agent");
+        let shared = Some(dir.path().join("shared"));
+        let skills = Skills::with_memory(home, None, shared);
+        let of = |agent_id| {
+            let reader = Reader {
+                cwd: dir.path(),
+                agent_id,
+                sources: &[Source::Global],
+            };
+            skills.discover(&reader)
+        };
+        for without in [None, Some("b")] {
+            let shown = described(&of(without), "both");
+            assert_eq!(shown.as_deref(), Some("agent shared"));
+        }
+        let found = of(Some("a"));
+        assert_eq!(described(&found, "both").as_deref(), Some("global global"));
+        assert_eq!(described(&found, "own").as_deref(), Some("agent agent"));
     }
 
     #[test]

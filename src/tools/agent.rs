@@ -11,7 +11,7 @@ use super::tool::{Lane, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
 use crate::subagents::{Kinds, LaunchError, Parent, Wanted};
 
 const HEAD: &str = "\
-Hands a task to a subagent: another agent that works on this machine on its own, while you go on. It always runs in the background; when it ends, its report arrives as a notification.";
+Hands a task to a subagent: another agent that works on this machine on its own, while you go on. It always runs in the background; when it ends, a notification brings its report.";
 
 const USAGE: &str = "\
 ## Usage

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Args, DRAFT_07, schema};
 use super::offload::{self, Worked};
@@ -58,7 +58,9 @@ Example:
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({"input": {"type": "string", "description": "The whole patch, from *** Begin Patch to *** End Patch"}}),
+        r#"{
+    "input": {"type": "string", "description": "The whole patch, from *** Begin Patch to *** End Patch"}
+}"#,
         &["input"],
         DRAFT_07,
     )
@@ -111,6 +113,8 @@ fn apply(input: &str, cwd: &Path) -> Worked {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::trial::{Trial, special_files};
     use std::fs;

@@ -5,6 +5,8 @@
 //! [`ArgError`] that names the tool and the argument; nothing panics. `null`
 //! counts as absent, extra arguments are ignored.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 /// An argument that cannot be used.
@@ -87,6 +89,29 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// An id: a string, or a number in its place.
+    pub fn id(&self, name: &'static str) -> Result<String, ArgError> {
+        match self.get(name) {
+            Some(Value::Number(number)) => Ok(number
+                .as_f64()
+                .map_or_else(|| number.to_string(), |number| number.to_string())),
+            _ => Ok(self.string(name)?.trim().to_owned()),
+        }
+    }
+
+    /// Milliseconds within `least..=most`, which are positive.
+    pub fn millis(
+        &self,
+        name: &'static str,
+        default: i64,
+        (least, most): (i64, i64),
+    ) -> Result<Duration, ArgError> {
+        let asked = self.opt_integer(name)?.unwrap_or(default);
+        Ok(Duration::from_millis(
+            asked.clamp(least, most).unsigned_abs(),
+        ))
+    }
+
     /// A count: like [`Args::opt_integer`], negatives held at 0.
     pub fn opt_count(&self, name: &'static str) -> Result<Option<usize>, ArgError> {
         Ok(self
@@ -160,6 +185,11 @@ impl<'a> Args<'a> {
                 other => Err(self.mistyped_as(format!("{name}[{index}]"), "an object", other)),
             })
             .collect()
+    }
+
+    /// A value of any type that must be there.
+    pub fn given(&self, name: &'static str) -> Result<&'a Value, ArgError> {
+        self.required(name, self.get(name))
     }
 
     /// The raw value, unless absent or null.
@@ -242,8 +272,15 @@ pub(crate) const DRAFT_07: &str = "http://json-schema.org/draft-07/schema#";
 /// The dialect of the few tools whose schemas are newer (04 §3).
 pub(crate) const DRAFT_2020_12: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// A tool's parameter schema: `properties` of which `required` must be given.
-pub(crate) fn schema(properties: Value, required: &[&str], dialect: &str) -> Value {
+/// A tool's parameter schema: `properties`, a JSON text (which costs far less
+/// code than building the value), of which `required` must be given.
+#[expect(
+    clippy::expect_used,
+    reason = "a constant that every test of a toolbox reads"
+)]
+pub(crate) fn schema(properties: impl ToString, required: &[&str], dialect: &str) -> Value {
+    let properties = serde_json::from_str(&properties.to_string());
+    let properties: Value = properties.expect("the schema of a tool is JSON");
     json!({
         "type": "object",
         "properties": properties,
@@ -296,6 +333,21 @@ mod tests {
             let map = map(json!({"n": bad}));
             assert!(Args::new("T", &map).opt_integer("n").is_err(), "{map:?}");
         }
+    }
+
+    #[test]
+    fn ids_and_durations_are_read_from_texts_and_numbers() {
+        let map = map(json!({"a": " bash_3 ", "b": 2, "c": 2.0, "d": "400", "e": -7, "f": true}));
+        let args = Args::new("T", &map);
+        assert_eq!(args.id("a").unwrap(), "bash_3");
+        assert_eq!(
+            (args.id("b").unwrap(), args.id("c").unwrap()),
+            ("2".into(), "2".into())
+        );
+        assert!(args.id("f").is_err() && args.id("none").is_err());
+        let millis = |name| args.millis(name, 9, (5, 300)).unwrap().as_millis();
+        assert_eq!(["d", "e", "none"].map(millis), [300, 5, 9]);
+        assert!(args.millis("a", 9, (5, 300)).is_err());
     }
 
     #[test]

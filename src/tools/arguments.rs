@@ -4,8 +4,6 @@
 
 use serde_json::{Map, Value};
 
-use super::tool::ToolOutcome;
-
 /// A call's arguments, and why it must be denied, if so.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
@@ -52,14 +50,6 @@ pub fn check(name: &str, raw: &str, required: &[String]) -> Checked {
         reason
     });
     Checked { args, denial }
-}
-
-/// What a tool answers when the argument `key` is missing or no `kind`.
-pub(super) fn wrong(tool: &str, key: &str, kind: &str, args: &Map<String, Value>) -> ToolOutcome {
-    ToolOutcome::error(match args.get(key) {
-        None | Some(Value::Null) => missing_text(tool, &[key], args),
-        Some(_) => format!("{key} must be {kind}"),
-    })
 }
 
 fn missing_text(name: &str, missing: &[&str], args: &Map<String, Value>) -> String {

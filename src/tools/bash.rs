@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::args::{ArgError, Args};
 use super::shell_run::{self, Setting};
 use super::tool::{Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
-use super::{arguments, lenient};
 use crate::process::capture::{self, Capture};
 use crate::process::{About, Ending, Keep, Kind, Launch, Plan, StartError, Task, notification};
 
-const DEFAULT_TIMEOUT_MS: f64 = 120_000.0;
-const LONGEST_FOREGROUND_MS: u64 = 600_000;
+const DEFAULT_TIMEOUT_MS: i64 = 120_000;
+const LONGEST_FOREGROUND_MS: i64 = 600_000;
 
 /// How long a turn waits for a command.
 const FOREGROUND: Duration = Duration::from_secs(10);
@@ -86,23 +86,27 @@ impl Tool for Bash {
 
 impl Bash {
     async fn execute(&self, call: &ToolCall, context: &ToolContext) -> ToolOutcome {
-        let Some(command) = lenient::text(&call.args, "command") else {
-            return arguments::wrong("Bash", "command", "a string", &call.args);
+        let args = Args::new("Bash", &call.args);
+        let read = || {
+            let in_background = args.flag("run_in_background", false)?;
+            let most = if in_background {
+                i64::MAX
+            } else {
+                LONGEST_FOREGROUND_MS
+            };
+            let asked_ms = args.opt_integer("timeout")?.unwrap_or(DEFAULT_TIMEOUT_MS);
+            let timeout = args.millis("timeout", DEFAULT_TIMEOUT_MS, (1, most))?;
+            let for_ever = in_background && asked_ms <= 0;
+            let timeout = (!for_ever).then_some(timeout);
+            Ok::<_, ArgError>((args.string("command")?, in_background, asked_ms, timeout))
+        };
+        let (command, in_background, asked_ms, timeout) = match read() {
+            Ok(read) => read,
+            Err(error) => return ToolOutcome::error(error.to_string()),
         };
         if command == "/bg" {
             return list(context);
         }
-        let in_background = lenient::flag(&call.args, "run_in_background").unwrap_or(false);
-        let asked_ms = lenient::number(&call.args, "timeout").unwrap_or(DEFAULT_TIMEOUT_MS);
-        let timeout = if in_background {
-            (asked_ms > 0.0).then(|| Duration::from_millis(lenient::millis(asked_ms, 1, u64::MAX)))
-        } else {
-            Some(Duration::from_millis(lenient::millis(
-                asked_ms,
-                1,
-                LONGEST_FOREGROUND_MS,
-            )))
-        };
 
         let setting = shell_run::prepare(context, "bash", command, None).await;
         let note = shell_run::lost_directory_note(context, &setting.cwd);
@@ -168,7 +172,7 @@ fn start(
     let about = About {
         kind: Kind::Bash,
         command: command.to_owned(),
-        description: lenient::text(&call.args, "description").map(str::to_owned),
+        description: shell_run::described(call),
         scope: context.scope.clone(),
     };
     let launch = Launch {
@@ -198,7 +202,7 @@ fn start(
 async fn finish(
     context: &ToolContext,
     note: &str,
-    asked_ms: f64,
+    asked_ms: i64,
     ending: &Ending,
     (mut out, mut err): (Capture, Capture),
 ) -> ToolOutcome {

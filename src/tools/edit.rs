@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::args::{Args, DRAFT_07, schema};
+use super::args::{ArgError, Args, DRAFT_07, schema};
 use super::offload::{self, Failure};
 use super::replace::{Replaced, Replacement, replace};
 use super::text::{decode, plural};
@@ -26,12 +26,12 @@ Replaces an exact piece of text in a file.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "file_path": {"type": "string", "description": "The file to change, best as an absolute path"},
-            "old_string": {"type": "string", "description": "The exact text to replace"},
-            "new_string": {"type": "string", "description": "The text that takes its place; must differ from old_string"},
-            "replace_all": {"type": "boolean", "default": false, "description": "Replace every occurrence of old_string (default false)"},
-        }),
+        r#"{
+    "file_path": {"type": "string", "description": "The file to change, best as an absolute path"},
+    "old_string": {"type": "string", "description": "The exact text to replace"},
+    "new_string": {"type": "string", "description": "The text that takes its place; must differ from old_string"},
+    "replace_all": {"type": "boolean", "default": false, "description": "Replace every occurrence of old_string (default false)"}
+}"#,
         &["file_path", "old_string", "new_string"],
         DRAFT_07,
     )
@@ -59,91 +59,100 @@ impl Tool for Edit {
     }
 
     fn run<'a>(&'a self, call: &'a ToolCall, context: &'a ToolContext) -> ToolFuture<'a> {
-        Box::pin(async move {
-            let request = match Request::new(call, context) {
-                Ok(request) => request,
-                Err(failure) => return offload::settle(Err(failure)),
-            };
-            let (cwd, output) = (context.cwd.get(), call.output.clone());
-            offload::change(call, move || {
-                let (content, result) = request.edit(&cwd)?;
-                let path = request.path;
-                output.send(Progress::FileWritten { path, content });
-                Ok(ToolOutcome::text(result))
-            })
-            .await
-        })
+        Box::pin(rewrite(call, context, wish(call, context)))
     }
 }
 
-struct Request {
-    path: PathBuf,
-    old: String,
-    new: String,
-    all: bool,
-    expected: Option<usize>,
+fn wish(call: &ToolCall, context: &ToolContext) -> Wish {
+    let args = Args::new("Edit", &call.args);
+    let expected = args.opt_integer("expected_replacements")?;
+    if expected.is_some_and(|expected| expected < 1) {
+        return Err(Failure::new(
+            "expected_replacements must be a positive integer when provided.",
+        ));
+    }
+    let expected = expected.and_then(|expected| usize::try_from(expected).ok());
+    let (path, change) = (
+        paths::expanded(args.string("file_path")?, context),
+        OneEdit::read(&args)?,
+    );
+    let edit = move |path: &Path, text: &str| {
+        let Replaced {
+            text,
+            count,
+            start_line,
+        } = replace(text, change.as_replacement(expected, true))?;
+        let message = format!(
+            "Successfully replaced {count} occurrence{} in {}",
+            plural(count),
+            path.display()
+        );
+        let result = json!({"message": message, "replacements": count, "startLine": start_line});
+        Ok((text, result))
+    };
+    Ok((path, Box::new(edit)))
 }
 
-impl Request {
-    fn new(call: &ToolCall, context: &ToolContext) -> Result<Self, Failure> {
-        let args = Args::new("Edit", &call.args);
-        let expected = args.opt_integer("expected_replacements")?;
-        if expected.is_some_and(|expected| expected < 1) {
-            return Err(Failure::new(
-                "expected_replacements must be a positive integer when provided.",
-            ));
-        }
+/// The replacement that a model asks for.
+pub(crate) struct OneEdit {
+    pub(crate) old: String,
+    pub(crate) new: String,
+    all: bool,
+}
+
+impl OneEdit {
+    /// `old_string`, `new_string` and `replace_all`.
+    pub(crate) fn read(args: &Args<'_>) -> Result<Self, ArgError> {
         Ok(Self {
-            path: paths::expanded(args.string("file_path")?, context),
             old: args.string("old_string")?.to_owned(),
             new: args.string("new_string")?.to_owned(),
             all: args.flag("replace_all", false)?,
-            expected: expected.and_then(|expected| usize::try_from(expected).ok()),
         })
     }
 
-    /// The new text of the file and the result for the model.
-    fn edit(&self, cwd: &Path) -> Result<(String, String), Failure> {
-        rewrite(&self.path, cwd, |text| {
-            let Replaced {
-                text,
-                count,
-                start_line,
-            } = replace(
-                text,
-                Replacement {
-                    old: &self.old,
-                    new: &self.new,
-                    all: self.all,
-                    expected: self.expected,
-                    unescape: true,
-                },
-            )?;
-            let message = format!(
-                "Successfully replaced {count} occurrence{} in {}",
-                plural(count),
-                self.path.display()
-            );
-            let result =
-                json!({"message": message, "replacements": count, "startLine": start_line});
-            Ok((text, result.to_string()))
-        })
+    pub(crate) fn as_replacement(
+        &self,
+        expected: Option<usize>,
+        unescape: bool,
+    ) -> Replacement<'_> {
+        Replacement {
+            old: &self.old,
+            new: &self.new,
+            all: self.all,
+            expected,
+            unescape,
+        }
     }
 }
 
-/// Reads a text file, changes it in memory, and writes it back if it is still
-/// the file that was read. `change` gives the new text and what it came to.
-pub(crate) fn rewrite<T>(
-    path: &Path,
-    cwd: &Path,
-    change: impl FnOnce(&str) -> Result<(String, T), Failure>,
-) -> Result<(String, T), Failure> {
-    let for_model = |error: disk::FileError| Failure::new(error.for_model(cwd));
-    let (bytes, stamp) = disk::read(path, MAX_BYTES).map_err(for_model)?;
-    let text = decode(bytes, path)?;
-    let changed = change(&text)?;
-    disk::write(path, changed.0.as_bytes(), Some(stamp)).map_err(for_model)?;
-    Ok(changed)
+/// From a file's path and text to its new text and the result for the model.
+type Edits = Box<dyn FnOnce(&Path, &str) -> Result<(String, Value), Failure> + Send>;
+
+/// The file to change and how, if the arguments can be used.
+pub(crate) type Wish = Result<(PathBuf, Edits), Failure>;
+
+/// Reads a text file, changes it in memory, writes it back if it is still the
+/// file that was read, and tells of its new text.
+pub(crate) async fn rewrite(call: &ToolCall, context: &ToolContext, wish: Wish) -> ToolOutcome {
+    let (path, edits) = match wish {
+        Ok(wish) => wish,
+        Err(failure) => return offload::settle(Err(failure)),
+    };
+    let (cwd, output) = (context.cwd.get(), call.output.clone());
+    let work = move || {
+        let for_model = |error| match error {
+            disk::FileError::Directory(path) => {
+                Failure::new(format!("Path is a directory: {}", path.display()))
+            }
+            other => Failure::new(other.for_model(&cwd)),
+        };
+        let (bytes, stamp) = disk::read(&path, MAX_BYTES).map_err(for_model)?;
+        let (content, result) = edits(&path, &decode(bytes, &path)?)?;
+        disk::write(&path, content.as_bytes(), Some(stamp)).map_err(for_model)?;
+        output.send(Progress::FileWritten { path, content });
+        Ok(ToolOutcome::text(result.to_string()))
+    };
+    offload::change(call, work).await
 }
 
 #[cfg(test)]

@@ -3,19 +3,20 @@
 
 use std::ffi::OsStr;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::args::Args;
 use super::exec_session::{self, Waited};
+use super::offload::{Failure, settle};
+use super::shell_run;
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
-use super::{arguments, lenient, shell_run};
 use crate::process::pty::WindowSize;
-use crate::process::{About, Keep, Kind, Launch, Plan, StartError, Task};
+use crate::process::{About, Keep, Kind, Launch, Plan, Task};
 
-const DEFAULT_YIELD_MS: f64 = 10_000.0;
-const YIELD_MS: std::ops::RangeInclusive<u64> = 250..=30_000;
+const DEFAULT_YIELD_MS: i64 = 10_000;
+const YIELD_MS: (i64, i64) = (250, 30_000);
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     json!({
@@ -74,25 +75,26 @@ impl Tool for ExecCommand {
 }
 
 async fn execute(call: &ToolCall, context: &ToolContext) -> ToolOutcome {
-    let command = match call.args.get("cmd") {
-        None => return arguments::wrong("exec_command", "cmd", "a string", &call.args),
-        Some(value) => value.as_str().unwrap_or_default(),
-    };
-    if command.trim().is_empty() {
-        return ToolOutcome::error("cmd must be a non-empty string");
-    }
+    let args = Args::new("exec_command", &call.args);
     let begun = Instant::now();
-    let task = match start(call, context, command).await {
-        Ok(task) => task,
-        Err(error) => return ToolOutcome::error(error.to_string()),
+    let started = async {
+        let command = args.string("cmd")?;
+        if command.trim().is_empty() {
+            return Err(Failure::new("cmd must be a non-empty string"));
+        }
+        let patience = args.millis("yield_time_ms", DEFAULT_YIELD_MS, YIELD_MS)?;
+        let chars = exec_session::output_chars(&args)?;
+        let task = start(call, context, &args, command).await?;
+        Ok((task, patience, chars))
     };
-    let asked = lenient::number(&call.args, "yield_time_ms").unwrap_or(DEFAULT_YIELD_MS);
-    let patience =
-        Duration::from_millis(lenient::millis(asked, *YIELD_MS.start(), *YIELD_MS.end()));
+    let (task, patience, chars) = match started.await {
+        Ok(started) => started,
+        Err(failure) => return settle(Err(failure)),
+    };
     // Never closed; held until it is clear who tells of the end.
     let _turn = task.reader().acquire().await;
     let Waited::Report(mut outcome) =
-        exec_session::wait(call, context, &task, begun, patience).await
+        exec_session::wait(call, context, &task, begun, patience, chars).await
     else {
         task.session().stop();
         context.processes.remove(&task);
@@ -111,19 +113,19 @@ async fn execute(call: &ToolCall, context: &ToolContext) -> ToolOutcome {
 async fn start(
     call: &ToolCall,
     context: &ToolContext,
+    args: &Args<'_>,
     command: &str,
-) -> Result<Arc<Task>, StartError> {
-    let workdir = lenient::text(&call.args, "workdir");
+) -> Result<Arc<Task>, Failure> {
+    let workdir = args.opt_string("workdir")?;
     let mut setting = shell_run::prepare(context, "exec_command", command, workdir).await;
-    let login = lenient::flag(&call.args, "login").unwrap_or(true);
+    let login = args.flag("login", true)?;
     let shells = context.processes.shells();
-    let argv = match lenient::text(&call.args, "shell").filter(|shell| !shell.trim().is_empty()) {
+    let shell = args.opt_string("shell")?;
+    let argv = match shell.filter(|shell| !shell.trim().is_empty()) {
         Some(shell) => shells.in_shell(OsStr::new(shell.trim()), command, login),
         None => shells.command_line(command, login),
     };
-    let terminal = lenient::flag(&call.args, "tty")
-        .unwrap_or(false)
-        .then(WindowSize::default);
+    let terminal = args.flag("tty", false)?.then(WindowSize::default);
     if terminal.is_some() {
         setting
             .env
@@ -133,7 +135,7 @@ async fn start(
     let about = About {
         kind: Kind::Exec,
         command: command.to_owned(),
-        description: lenient::text(&call.args, "description").map(str::to_owned),
+        description: shell_run::described(call),
         scope: context.scope.clone(),
     };
     let launch = Launch {
@@ -148,7 +150,7 @@ async fn start(
         spill: setting.spill,
         ..Plan::default()
     };
-    context.processes.register(about, launch, plan)
+    Ok(context.processes.register(about, launch, plan)?)
 }
 
 #[cfg(test)]

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::lenient;
+use super::args::{ArgError, Args};
 use super::shell_run;
 use super::tool::{ToolCall, ToolContext, ToolOutcome};
 use crate::process::capture;
@@ -16,8 +15,8 @@ use crate::process::{Ending, Task};
 /// Characters of a report's output section at most.
 const OUTPUT_CHARS: usize = 30_000;
 
-const DEFAULT_OUTPUT_TOKENS: f64 = 10_000.0;
-const CHARS_PER_TOKEN: u64 = 4;
+const DEFAULT_OUTPUT_TOKENS: usize = 10_000;
+const CHARS_PER_TOKEN: usize = 4;
 
 /// How a wait ended.
 pub(super) enum Waited {
@@ -36,6 +35,7 @@ pub(super) async fn wait(
     task: &Arc<Task>,
     begun: Instant,
     patience: Duration,
+    chars: usize,
 ) -> Waited {
     task.session().listen(Some(shell_run::live(&call.output)));
     let ended = tokio::select! {
@@ -68,8 +68,11 @@ pub(super) async fn wait(
             task.id()
         )),
     }
-    let tokens = unread.excerpt().total_bytes().div_ceil(CHARS_PER_TOKEN);
-    let cut = context.processes.cut(output_chars(&call.args), None);
+    let tokens = unread
+        .excerpt()
+        .total_bytes()
+        .div_ceil(CHARS_PER_TOKEN as u64);
+    let cut = context.processes.cut(chars, None);
     let output = capture::render(unread, nothing, cut).await.text;
     report.push_str(&format!(
         "Original token count: {tokens}\nOutput:\n{output}"
@@ -77,12 +80,10 @@ pub(super) async fn wait(
     Waited::Report(ToolOutcome::text(report))
 }
 
-fn output_chars(args: &Map<String, Value>) -> usize {
-    let tokens = lenient::number(args, "max_output_tokens").filter(|tokens| *tokens >= 1.0);
-    let tokens = lenient::millis(
-        tokens.unwrap_or(DEFAULT_OUTPUT_TOKENS),
-        1,
-        OUTPUT_CHARS as u64,
-    );
-    usize::try_from(tokens * CHARS_PER_TOKEN).map_or(OUTPUT_CHARS, |chars| chars.min(OUTPUT_CHARS))
+/// Characters of output that a report may hold, by `max_output_tokens`.
+pub(super) fn output_chars(args: &Args<'_>) -> Result<usize, ArgError> {
+    let tokens = args.opt_count("max_output_tokens")?;
+    let tokens = tokens.filter(|tokens| *tokens > 0);
+    let chars = tokens.unwrap_or(DEFAULT_OUTPUT_TOKENS);
+    Ok(chars.saturating_mul(CHARS_PER_TOKEN).min(OUTPUT_CHARS))
 }

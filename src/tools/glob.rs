@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Args, DRAFT_07, schema};
 use super::grep::{notices, tree};
@@ -26,10 +26,10 @@ Finds files whose names match a glob.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "pattern": {"type": "string", "description": "The glob that file names must match"},
-            "path": {"type": "string", "description": "The directory to search (default: the working directory)"},
-        }),
+        r#"{
+    "pattern": {"type": "string", "description": "The glob that file names must match"},
+    "path": {"type": "string", "description": "The directory to search (default: the working directory)"}
+}"#,
         &["pattern"],
         DRAFT_07,
     )
@@ -118,6 +118,8 @@ fn search(tree: &Tree, budget: &Budget, overflow: &Overflow) -> Worked {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::trial::Trial;
     use std::os::unix::fs::symlink;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Args, DRAFT_07, schema};
 use super::offload::{self, Failure, Worked};
@@ -40,22 +40,22 @@ Searches the content of files with regular expressions, as ripgrep does.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "pattern": {"type": "string", "description": "The regular expression to search for"},
-            "path": {"type": "string", "description": "The file or directory to search (default: the working directory)"},
-            "glob": {"type": "string", "description": "Search only files that match this glob, such as \"*.ts\" or \"src/**\"; a leading ! excludes"},
-            "output_mode": {"type": "string", "enum": ["content", "files_with_matches", "count"], "description": "What to return (default files_with_matches)"},
-            "-A": {"type": "number", "description": "Lines to show after each match (content mode)"},
-            "-B": {"type": "number", "description": "Lines to show before each match (content mode)"},
-            "-C": {"type": "number", "description": "Lines to show before and after each match (content mode); wins over -A and -B"},
-            "context": {"type": "number", "description": "The same as -C"},
-            "-n": {"type": "boolean", "description": "Show line numbers (content mode, default true)"},
-            "-i": {"type": "boolean", "description": "Ignore case"},
-            "type": {"type": "string", "description": "Search only files of this type, by ripgrep's names: js, ts, py, rust, go, java, ..."},
-            "head_limit": {"type": "number", "description": "Return at most so many lines or entries (default 100, 0 for no limit)"},
-            "offset": {"type": "number", "description": "Skip so many lines or entries first (default 0)"},
-            "multiline": {"type": "boolean", "description": "Let matches span lines and . match line feeds (default false)"},
-        }),
+        r#"{
+    "pattern": {"type": "string", "description": "The regular expression to search for"},
+    "path": {"type": "string", "description": "The file or directory to search (default: the working directory)"},
+    "glob": {"type": "string", "description": "Search only files that match this glob, such as \"*.ts\" or \"src/**\"; a leading ! excludes"},
+    "output_mode": {"type": "string", "enum": ["content", "files_with_matches", "count"], "description": "What to return (default files_with_matches)"},
+    "-A": {"type": "number", "description": "Lines to show after each match (content mode)"},
+    "-B": {"type": "number", "description": "Lines to show before each match (content mode)"},
+    "-C": {"type": "number", "description": "Lines to show before and after each match (content mode); wins over -A and -B"},
+    "context": {"type": "number", "description": "The same as -C"},
+    "-n": {"type": "boolean", "description": "Show line numbers (content mode, default true)"},
+    "-i": {"type": "boolean", "description": "Ignore case"},
+    "type": {"type": "string", "description": "Search only files of this type, by ripgrep's names: js, ts, py, rust, go, java, ..."},
+    "head_limit": {"type": "number", "description": "Return at most so many lines or entries (default 100, 0 for no limit)"},
+    "offset": {"type": "number", "description": "Skip so many lines or entries first (default 0)"},
+    "multiline": {"type": "boolean", "description": "Let matches span lines and . match line feeds (default false)"}
+}"#,
         &["pattern"],
         DRAFT_07,
     )
@@ -334,6 +334,8 @@ fn failed(error: SearchError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::trial::{Trial, special_files};
     use std::fs;

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Args, DRAFT_07, schema};
 use super::grep::{found_files, notices, tree};
@@ -24,12 +24,12 @@ Finds the files whose content matches a regular expression and returns their abs
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "pattern": {"type": "string", "description": "The regular expression to search for"},
-            "include": {"type": "string", "description": "A glob that limits which files are searched"},
-            "path": {"type": "string", "description": "The file or directory to search (default: the working directory)"},
-            "limit": {"type": "number", "description": "The most paths to return (default 100)"},
-        }),
+        r#"{
+    "pattern": {"type": "string", "description": "The regular expression to search for"},
+    "include": {"type": "string", "description": "A glob that limits which files are searched"},
+    "path": {"type": "string", "description": "The file or directory to search (default: the working directory)"},
+    "limit": {"type": "number", "description": "The most paths to return (default 100)"}
+}"#,
         &["pattern"],
         DRAFT_07,
     )
@@ -146,6 +146,8 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::trial::Trial;
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{Args, DRAFT_07, schema};
@@ -33,12 +33,12 @@ Lists a directory and what is below it, by default two levels deep.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "dir_path": {"type": "string", "description": "The directory to list, best as an absolute path"},
-            "offset": {"type": "number", "description": "Number of the first entry to show, 1 or more (default 1)"},
-            "limit": {"type": "number", "description": "The most entries to show (default 25)"},
-            "depth": {"type": "number", "description": "How many levels deep to look, 1 or more (default 2)"},
-        }),
+        r#"{
+    "dir_path": {"type": "string", "description": "The directory to list, best as an absolute path"},
+    "offset": {"type": "number", "description": "Number of the first entry to show, 1 or more (default 1)"},
+    "limit": {"type": "number", "description": "The most entries to show (default 25)"},
+    "depth": {"type": "number", "description": "How many levels deep to look, 1 or more (default 2)"}
+}"#,
         &["dir_path"],
         DRAFT_07,
     )
@@ -350,6 +350,8 @@ fn by_path(left: &[String], right: &[String]) -> std::cmp::Ordering {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::trial::{Trial, special_files};
     use std::os::unix::fs::symlink;

@@ -32,10 +32,10 @@ Lists the files and directories in one directory, directories first and marked w
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "path": {"type": "string", "description": "The directory to list"},
-            "ignore": {"type": "array", "items": {"type": "string"}, "description": "Globs for names to leave out, such as \"node_modules\" or \"*.log\""},
-        }),
+        r#"{
+    "path": {"type": "string", "description": "The directory to list"},
+    "ignore": {"type": "array", "items": {"type": "string"}, "description": "Globs for names to leave out, such as \"node_modules\" or \"*.log\""}
+}"#,
         &["path"],
         DRAFT_07,
     )

@@ -25,12 +25,10 @@ pub mod edit;
 pub mod exec_command;
 mod exec_session;
 pub mod external;
-mod git;
 pub mod glob;
 pub mod grep;
 pub mod grep_files;
 pub mod image;
-pub mod lenient;
 pub mod list_dir;
 pub mod live;
 pub mod ls;
@@ -74,6 +72,7 @@ pub use tool::{
     AgentSecrets, Lane, Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome, ToolReturn,
 };
 
+use crate::memory::Memory;
 use crate::skills::Skills;
 use crate::subagents::Kinds;
 
@@ -105,7 +104,7 @@ pub fn plan_tools(remote: &RemoteSettings, plans: &Path) -> Vec<Arc<dyn Tool>> {
 
 /// The tools that read, write and search files, keep lists, load skills, and
 /// change memory and worktrees.
-pub fn file_tools(skills: Skills) -> Vec<Arc<dyn Tool>> {
+pub fn file_tools(skills: Skills, memory: &Memory) -> Vec<Arc<dyn Tool>> {
     let images = image::Images::default();
     let tasks = task_list::TaskStore::default();
     let mut tools: Vec<Arc<dyn Tool>> = vec![
@@ -125,8 +124,8 @@ pub fn file_tools(skills: Skills) -> Vec<Arc<dyn Tool>> {
         Arc::new(worktree::enter::EnterWorktree),
         Arc::new(worktree::exit::ExitWorktree),
         Arc::new(skill::Skill::new(skills)),
-        Arc::new(memory::Memory),
-        Arc::new(memory::MemoryApplyPatch),
+        Arc::new(memory::MemoryEdit(memory.clone())),
+        Arc::new(memory::MemoryApplyPatch(memory.clone())),
     ];
     for name in ["grep_files", "GrepFiles"] {
         tools.push(Arc::new(grep_files::GrepFiles::new(name)));

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Args, DRAFT_07, schema};
 use super::shell_run;
@@ -26,12 +26,12 @@ Starts a command in the background and tells you of every line that it prints, e
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "command": {"type": "string", "description": "The command to watch"},
-            "description": {"type": "string", "description": "What is watched, in a few words. It heads every notification."},
-            "timeout_ms": {"type": "number", "description": "Milliseconds until it is stopped, 300000 if not given"},
-            "persistent": {"type": "boolean", "description": "No timeout: it runs until TaskStop"}
-        }),
+        r#"{
+    "command": {"type": "string", "description": "The command to watch"},
+    "description": {"type": "string", "description": "What is watched, in a few words. It heads every notification."},
+    "timeout_ms": {"type": "number", "description": "Milliseconds until it is stopped, 300000 if not given"},
+    "persistent": {"type": "boolean", "description": "No timeout: it runs until TaskStop"}
+}"#,
         &["command", "description"],
         DRAFT_07,
     )
@@ -134,6 +134,8 @@ async fn start(call: &ToolCall, context: &ToolContext) -> Result<String, String>
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::events::Injected;
     use crate::tools::tests::{Bench, args, text_of};

@@ -1,17 +1,17 @@
 //! MultiEdit: several replacements in one file, all or none (04 §7.5).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
 use super::args::{Args, DRAFT_07, schema};
-use super::edit::rewrite;
-use super::offload::{self, Failure};
+use super::edit::{OneEdit, Wish, rewrite};
+use super::offload::Failure;
 use super::paths;
-use super::replace::{ReplaceError, Replacement, replace};
+use super::replace::{ReplaceError, replace};
 use super::text::{head, plural};
-use super::tool::{Lane, Progress, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
+use super::tool::{Lane, Tool, ToolCall, ToolContext, ToolFuture};
 
 /// More edits in one call are refused: each scans the whole file.
 const MAX_EDITS: usize = 1000;
@@ -30,24 +30,10 @@ Makes several replacements in one existing file, all of them or none.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "file_path": {"type": "string", "description": "The file to change, best as an absolute path"},
-            "edits": {
-                "type": "array",
-                "minItems": 1,
-                "description": "The edits, in the order in which they are made",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "old_string": {"type": "string", "description": "The exact text to replace"},
-                        "new_string": {"type": "string", "description": "The text that takes its place"},
-                        "replace_all": {"type": "boolean", "default": false, "description": "Replace every occurrence (default false)"},
-                    },
-                    "required": ["old_string", "new_string"],
-                    "additionalProperties": false,
-                },
-            },
-        }),
+        r#"{
+    "file_path": {"type": "string", "description": "The file to change, best as an absolute path"},
+    "edits": {"type": "array", "minItems": 1, "description": "The edits, in the order in which they are made", "items": {"type": "object", "properties": {"old_string": {"type": "string", "description": "The exact text to replace"}, "new_string": {"type": "string", "description": "The text that takes its place"}, "replace_all": {"type": "boolean", "default": false, "description": "Replace every occurrence (default false)"}}, "required": ["old_string", "new_string"], "additionalProperties": false}}
+}"#,
         &["file_path", "edits"],
         DRAFT_07,
     )
@@ -75,98 +61,51 @@ impl Tool for MultiEdit {
     }
 
     fn run<'a>(&'a self, call: &'a ToolCall, context: &'a ToolContext) -> ToolFuture<'a> {
-        Box::pin(async move {
-            let request = match Request::new(call, context) {
-                Ok(request) => request,
-                Err(failure) => return offload::settle(Err(failure)),
-            };
-            let (cwd, output) = (context.cwd.get(), call.output.clone());
-            offload::change(call, move || {
-                let (content, result) = request.edit(&cwd)?;
-                let path = request.path;
-                output.send(Progress::FileWritten { path, content });
-                Ok(ToolOutcome::text(result))
-            })
-            .await
-        })
+        Box::pin(rewrite(call, context, wish(call, context)))
     }
 }
 
-struct Request {
-    path: PathBuf,
-    edits: Vec<OneEdit>,
+fn wish(call: &ToolCall, context: &ToolContext) -> Wish {
+    let args = Args::new("MultiEdit", &call.args);
+    let path = paths::expanded(args.string("file_path")?, context);
+    let wanted = args.objects("edits")?;
+    if wanted.is_empty() {
+        return Err(Failure::new("No edits provided"));
+    }
+    if wanted.len() > MAX_EDITS {
+        return Err(Failure::new(format!(
+            "Too many edits: {} (max {MAX_EDITS}). Split them over several calls.",
+            wanted.len()
+        )));
+    }
+    let wanted = wanted.iter().map(OneEdit::read);
+    let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
+    Ok((
+        path,
+        Box::new(move |path: &Path, text: &str| all(&wanted, path, text)),
+    ))
 }
 
-struct OneEdit {
-    old: String,
-    new: String,
-    all: bool,
-}
-
-impl Request {
-    fn new(call: &ToolCall, context: &ToolContext) -> Result<Self, Failure> {
-        let args = Args::new("MultiEdit", &call.args);
-        let path = paths::expanded(args.string("file_path")?, context);
-        let edits = args.objects("edits")?;
-        if edits.is_empty() {
-            return Err(Failure::new("No edits provided"));
-        }
-        if edits.len() > MAX_EDITS {
-            return Err(Failure::new(format!(
-                "Too many edits: {} (max {MAX_EDITS}). Split them over several calls.",
-                edits.len()
-            )));
-        }
-        let edits = edits
-            .iter()
-            .map(|edit| {
-                Ok(OneEdit {
-                    old: edit.string("old_string")?.to_owned(),
-                    new: edit.string("new_string")?.to_owned(),
-                    all: edit.flag("replace_all", false)?,
-                })
-            })
-            .collect::<Result<_, Failure>>()?;
-        Ok(Self { path, edits })
+/// The new text of the file and the result for the model.
+fn all(wanted: &[OneEdit], path: &Path, text: &str) -> Result<(String, Value), Failure> {
+    let mut text = text.to_owned();
+    let mut message = format!(
+        "Applied {} edit{} to {}:",
+        wanted.len(),
+        plural(wanted.len()),
+        path.display()
+    );
+    let mut done = Vec::with_capacity(wanted.len());
+    for (number, edit) in (1..).zip(wanted) {
+        let replaced = replace(&text, edit.as_replacement(None, false));
+        let replaced = replaced.map_err(|error| refused(number, &error))?;
+        text = replaced.text;
+        let description = format!("Replaced {} with {}", quoted(&edit.old), quoted(&edit.new));
+        message.push_str(&format!("\n{number}. {description}"));
+        done.push(json!({"description": description, "startLine": replaced.start_line}));
     }
-
-    /// The new text of the file and the result for the model.
-    fn edit(&self, cwd: &Path) -> Result<(String, String), Failure> {
-        rewrite(&self.path, cwd, |text| {
-            let mut text = text.to_owned();
-            let mut done = Vec::with_capacity(self.edits.len());
-            for (index, edit) in self.edits.iter().enumerate() {
-                let replaced = replace(
-                    &text,
-                    Replacement {
-                        old: &edit.old,
-                        new: &edit.new,
-                        all: edit.all,
-                        expected: None,
-                        unescape: false,
-                    },
-                )
-                .map_err(|error| refused(index + 1, &error))?;
-                text = replaced.text;
-                done.push(json!({
-                    "description": format!("Replaced {} with {}", quoted(&edit.old), quoted(&edit.new)),
-                    "startLine": replaced.start_line,
-                }));
-            }
-            let mut message = format!(
-                "Applied {} edit{} to {}:",
-                done.len(),
-                plural(done.len()),
-                self.path.display()
-            );
-            for (index, edit) in done.iter().enumerate() {
-                let description = edit["description"].as_str().unwrap_or_default();
-                message.push_str(&format!("\n{}. {description}", index + 1));
-            }
-            let result = json!({"message": message, "edits_applied": done.len(), "edits": done});
-            Ok((text, result.to_string()))
-        })
-    }
+    let result = json!({"message": message, "edits_applied": done.len(), "edits": done});
+    Ok((text, result))
 }
 
 fn refused(number: usize, error: &ReplaceError) -> Failure {
@@ -189,6 +128,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tools::tool::Progress;
     use crate::tools::trial::Trial;
 
     fn args(edits: Value) -> Value {

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{DRAFT_2020_12, schema};
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
@@ -28,7 +28,7 @@ Hands the plan to the user and asks to leave plan mode.
 - Settle open questions with AskUserQuestion before; do not ask in text whether the plan is all right, this call asks.
 - After approval the earlier permission mode holds again and you can begin.";
 
-static NOTHING: LazyLock<Value> = LazyLock::new(|| schema(json!({}), &[], DRAFT_2020_12));
+static NOTHING: LazyLock<Value> = LazyLock::new(|| schema(r#"{}"#, &[], DRAFT_2020_12));
 
 /// Enters plan mode.
 #[derive(Debug)]
@@ -119,6 +119,8 @@ impl Tool for ExitPlanMode {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::state::Home;
     use crate::state::remote_settings::RemoteDefaults;

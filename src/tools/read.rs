@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{ArgError, Args, DRAFT_07, schema};
 use super::disk;
@@ -40,11 +40,11 @@ Reads one file of this machine.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "file_path": {"type": "string", "description": "The file to read, best as an absolute path"},
-            "offset": {"type": "number", "description": "How many lines to skip before the first one returned (default 0)"},
-            "limit": {"type": "number", "description": "The most lines to return (default 2000)"},
-        }),
+        r#"{
+    "file_path": {"type": "string", "description": "The file to read, best as an absolute path"},
+    "offset": {"type": "number", "description": "How many lines to skip before the first one returned (default 0)"},
+    "limit": {"type": "number", "description": "The most lines to return (default 2000)"}
+}"#,
         &["file_path"],
         DRAFT_07,
     )
@@ -193,6 +193,8 @@ fn numbered(text: &str, request: &Request) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::trial::{Trial, special_files};
     use std::fs;

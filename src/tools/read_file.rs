@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Args, DRAFT_07, schema};
 use super::offload::{self, Failure, Worked};
@@ -32,25 +32,13 @@ Reads lines of a text file. Each comes as L<number>: <text>, with numbers counte
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "file_path": {"type": "string", "description": "The file to read, best as an absolute path"},
-            "offset": {"type": "number", "description": "Number of the first line, 1 or more (default 1)"},
-            "limit": {"type": "number", "description": "The most lines to return (default 2000)"},
-            "mode": {"type": "string", "description": "\"slice\" (default) or \"indentation\""},
-            "indentation": {
-                "type": "object",
-                "description": "What to return in indentation mode",
-                "properties": {
-                    "anchor_line": {"type": "number", "description": "The line in whose block you are interested (default: offset)"},
-                    "max_levels": {"type": "number", "description": "How many enclosing levels to include (default 0, all)"},
-                    "include_siblings": {"type": "boolean", "description": "Include blocks beside the anchor's, at the outermost level"},
-                    "include_header": {"type": "boolean", "description": "Include comments directly above the block (default true)"},
-                    "max_lines": {"type": "number", "description": "The most lines to return, if fewer than limit"},
-                },
-                "required": [],
-                "additionalProperties": false,
-            },
-        }),
+        r#"{
+    "file_path": {"type": "string", "description": "The file to read, best as an absolute path"},
+    "offset": {"type": "number", "description": "Number of the first line, 1 or more (default 1)"},
+    "limit": {"type": "number", "description": "The most lines to return (default 2000)"},
+    "mode": {"type": "string", "description": "\"slice\" (default) or \"indentation\""},
+    "indentation": {"type": "object", "description": "What to return in indentation mode", "properties": {"anchor_line": {"type": "number", "description": "The line in whose block you are interested (default: offset)"}, "max_levels": {"type": "number", "description": "How many enclosing levels to include (default 0, all)"}, "include_siblings": {"type": "boolean", "description": "Include blocks beside the anchor's, at the outermost level"}, "include_header": {"type": "boolean", "description": "Include comments directly above the block (default true)"}, "max_lines": {"type": "number", "description": "The most lines to return, if fewer than limit"}}, "required": [], "additionalProperties": false}
+}"#,
         &["file_path"],
         DRAFT_07,
     )
@@ -258,6 +246,8 @@ fn is_comment(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::trial::{Trial, special_files};
 

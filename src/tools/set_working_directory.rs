@@ -24,7 +24,9 @@ Changes the working directory of this conversation.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({"path": {"type": "string", "description": "The directory to work in"}}),
+        r#"{
+    "path": {"type": "string", "description": "The directory to work in"}
+}"#,
         &["path"],
         DRAFT_2020_12,
     )

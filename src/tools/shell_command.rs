@@ -4,18 +4,19 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::args::Args;
+use super::offload::{Failure, settle};
 use super::shell_run::{self, Setting};
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
-use super::{arguments, lenient};
 use crate::process::capture::{self, Capture};
 use crate::process::{Ending, Launch, Plan, Session, SpawnError, StartError, notification};
 
-const DEFAULT_TIMEOUT_MS: f64 = 120_000.0;
+const DEFAULT_TIMEOUT_MS: i64 = 120_000;
 
 /// A timeout beyond a day is a mistake, not a wish.
-const LONGEST_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
+const LONGEST_TIMEOUT_MS: i64 = 24 * 3600 * 1000;
 
 const OUTPUT_CHARS: usize = 30_000;
 
@@ -83,21 +84,29 @@ impl ShellCommand {
     }
 
     async fn execute(&self, call: &ToolCall, context: &ToolContext) -> ToolOutcome {
-        let (argv, script) = match self.command(&call.args, context) {
-            Ok(command) => command,
-            Err(wrong) => return wrong,
+        let args = Args::new(self.name, &call.args);
+        let read = || {
+            let (argv, script) = self.command(&args, context)?;
+            let asked = args.opt_integer("timeout_ms")?;
+            let asked = asked.filter(|asked| *asked > 0);
+            let timeout = asked.unwrap_or(DEFAULT_TIMEOUT_MS).min(LONGEST_TIMEOUT_MS);
+            let timeout = Duration::from_millis(timeout.unsigned_abs());
+            Ok((argv, script, timeout, args.opt_string("workdir")?))
+        };
+        let (argv, script, timeout, workdir) = match read() {
+            Ok(read) => read,
+            Err(failure) => return settle(Err(failure)),
         };
         let tool = match self.form {
             Form::Text => "shell_command",
             Form::Vector => "shell",
         };
-        let workdir = lenient::text(&call.args, "workdir");
         let mut setting = shell_run::prepare(context, tool, &script, workdir).await;
         let note = shell_run::lost_directory_note(context, &setting.cwd);
         if self.form == Form::Text {
             sign_memory_commits(context, &script, &mut setting);
         }
-        let session = match start(call, context, argv, setting) {
+        let session = match start(call, context, argv, setting, timeout) {
             Ok(session) => session,
             Err(error) => return ToolOutcome::error(format!("{note}{error}")),
         };
@@ -109,18 +118,16 @@ impl ShellCommand {
     /// The argument vector and the text that is searched for secrets.
     fn command(
         &self,
-        args: &Map<String, Value>,
+        args: &Args<'_>,
         context: &ToolContext,
-    ) -> Result<(Vec<OsString>, String), ToolOutcome> {
-        let Some(command) = args.get("command").filter(|command| !command.is_null()) else {
-            return Err(arguments::wrong(self.name, "command", "given", args));
-        };
+    ) -> Result<(Vec<OsString>, String), Failure> {
+        let command = args.given("command")?;
         match self.form {
             Form::Text => {
                 let text = command.as_str().filter(|text| !text.trim().is_empty());
                 let text =
-                    text.ok_or_else(|| ToolOutcome::error("Command must be a non-empty string"))?;
-                let login = lenient::flag(args, "login").unwrap_or(true);
+                    text.ok_or_else(|| Failure::new("Command must be a non-empty string"))?;
+                let login = args.flag("login", true)?;
                 Ok((
                     context.processes.shells().command_line(text, login),
                     text.to_owned(),
@@ -136,9 +143,8 @@ impl ShellCommand {
                             .map(Value::as_str)
                             .collect::<Option<Vec<&str>>>()
                     });
-                let words = words.ok_or_else(|| {
-                    ToolOutcome::error("command must be a non-empty array of strings")
-                })?;
+                let words = words
+                    .ok_or_else(|| Failure::new("command must be a non-empty array of strings"))?;
                 Ok((words.iter().map(OsString::from).collect(), words.join("\n")))
             }
         }
@@ -221,9 +227,8 @@ fn start(
     context: &ToolContext,
     argv: Vec<OsString>,
     setting: Setting,
+    timeout: Duration,
 ) -> Result<Session, String> {
-    let asked = lenient::number(&call.args, "timeout_ms").filter(|timeout| *timeout > 0.0);
-    let timeout = lenient::millis(asked.unwrap_or(DEFAULT_TIMEOUT_MS), 1, LONGEST_TIMEOUT_MS);
     let others = context.processes.shells().replacements(&argv);
     let mut tried = Vec::new();
     for argv in std::iter::once(argv).chain(others) {
@@ -234,7 +239,7 @@ fn start(
             terminal: None,
         };
         let plan = Plan {
-            timeout: Some(Duration::from_millis(timeout)),
+            timeout: Some(timeout),
             cancel: call.cancel.clone(),
             redactions: setting.redactions.clone(),
             spill: setting.spill.clone(),

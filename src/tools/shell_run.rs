@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::tool::{OutputStream, Progress, ToolContext};
+use super::tool::{OutputStream, Progress, ToolCall, ToolContext};
 use crate::process::capture::SpillPlace;
 use crate::process::monitor::Heard;
 use crate::process::scrub::{self, Redactions};
@@ -18,6 +18,12 @@ pub(super) struct Setting {
     pub(super) redactions: Redactions,
     /// Where a long result of the tool goes.
     pub(super) spill: Option<SpillPlace>,
+}
+
+/// What a call says of itself, for people.
+pub(super) fn described(call: &ToolCall) -> Option<String> {
+    let text = call.args.get("description")?.as_str()?;
+    Some(text.to_owned())
 }
 
 /// Prepares to run `command` for `tool` (lower case), in `workdir` if that is

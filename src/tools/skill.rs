@@ -5,12 +5,12 @@
 
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Args, DRAFT_2020_12, schema};
 use super::offload::{self, Failure};
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
-use crate::skills::{Reader, Skills, Source};
+use crate::skills::{Reader, Skills};
 
 const DESCRIPTION: &str = "\
 Loads a skill: instructions for one kind of task, with files beside them.
@@ -21,7 +21,9 @@ Loads a skill: instructions for one kind of task, with files beside them.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({"skill": {"type": "string", "description": "Name of the skill"}}),
+        r#"{
+    "skill": {"type": "string", "description": "Name of the skill"}
+}"#,
         &["skill"],
         DRAFT_2020_12,
     )
@@ -101,13 +103,10 @@ fn load(skills: &Skills, reader: &Reader<'_>, id: &str) -> Result<ToolOutcome, F
     })
 }
 
-/// Where skills come from when nothing is said.
-pub fn all_sources() -> std::sync::Arc<[Source]> {
-    Source::ALL.into()
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::state::Home;
     use crate::tools::trial::Trial;

@@ -20,10 +20,11 @@ use crate::skills::Skills;
 use crate::state::Home;
 
 fn tools(home: &Path) -> Vec<Arc<dyn Tool>> {
-    let skills = Skills::new(Home::at(home), None);
+    let home = Home::at(home);
+    let skills = Skills::new(home.clone(), None);
     command_tools()
         .into_iter()
-        .chain(file_tools(skills))
+        .chain(file_tools(skills, &crate::memory::trial(&home)))
         .collect()
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::args::Args;
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
-use super::{arguments, lenient};
 use crate::subagents::desk::is_task_id;
 
 const STOPPED: &str = "Process killed successfully";
@@ -48,13 +48,9 @@ impl TaskStop {
     }
 
     async fn stop(&self, call: &ToolCall, context: &ToolContext) -> ToolOutcome {
-        let id = match call.args.get(self.argument) {
-            Some(Value::String(id)) => id.trim().to_owned(),
-            Some(Value::Number(_)) => match lenient::number(&call.args, self.argument) {
-                Some(id) => id.to_string(),
-                None => return ToolOutcome::text(NOT_STOPPED),
-            },
-            _ => return arguments::wrong(self.name, self.argument, "a string", &call.args),
+        let id = match Args::new(self.name, &call.args).id(self.argument) {
+            Ok(id) => id,
+            Err(error) => return ToolOutcome::error(error.to_string()),
         };
         let stopped = if is_task_id(&id) {
             context.delegation.desk.stop(&context.scope, &id).await

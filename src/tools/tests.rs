@@ -60,7 +60,7 @@ impl Bench {
             conversation: ConversationHandle::new(scope, mailbox),
             facts: TurnFacts::default(),
             closed: Arc::default(),
-            skill_sources: crate::tools::skill::all_sources(),
+            skill_sources: crate::skills::Source::ALL.into(),
             delegation: Delegation {
                 desk,
                 ..Delegation::default()

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{DRAFT_07, schema};
 use super::offload::{Failure, Worked, settle};
@@ -19,22 +19,9 @@ Keeps a list of what is to be done in this piece of work, so that you and the us
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "todos": {
-                "type": "array",
-                "description": "The whole list as it is now",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "content": {"type": "string", "minLength": 1},
-                        "status": {"type": "string", "enum": ["pending", "in_progress", "completed"]},
-                        "activeForm": {"type": "string", "minLength": 1},
-                    },
-                    "required": ["content", "status", "activeForm"],
-                    "additionalProperties": false,
-                },
-            },
-        }),
+        r#"{
+    "todos": {"type": "array", "description": "The whole list as it is now", "items": {"type": "object", "properties": {"content": {"type": "string", "minLength": 1}, "status": {"type": "string", "enum": ["pending", "in_progress", "completed"]}, "activeForm": {"type": "string", "minLength": 1}}, "required": ["content", "status", "activeForm"], "additionalProperties": false}}
+}"#,
         &["todos"],
         DRAFT_07,
     )
@@ -87,6 +74,8 @@ fn check(todos: Option<&Value>) -> Worked {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::trial::Trial;
 

@@ -54,7 +54,7 @@ impl Trial {
                 ),
                 facts: TurnFacts::default(),
                 closed: Arc::default(),
-                skill_sources: crate::tools::skill::all_sources(),
+                skill_sources: crate::skills::Source::ALL.into(),
                 delegation: Default::default(),
                 secrets: AgentSecrets::default(),
             },

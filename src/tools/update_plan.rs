@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{DRAFT_07, schema};
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
@@ -13,22 +13,10 @@ Updates the plan of the work: a list of steps, each pending, in_progress or comp
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "explanation": {"type": "string", "description": "What changed, and why"},
-            "plan": {
-                "type": "array",
-                "description": "All steps in order",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "step": {"type": "string", "description": "What is to be done"},
-                        "status": {"type": "string", "enum": ["pending", "in_progress", "completed"]},
-                    },
-                    "required": ["step", "status"],
-                    "additionalProperties": false,
-                },
-            },
-        }),
+        r#"{
+    "explanation": {"type": "string", "description": "What changed, and why"},
+    "plan": {"type": "array", "description": "All steps in order", "items": {"type": "object", "properties": {"step": {"type": "string", "description": "What is to be done"}, "status": {"type": "string", "enum": ["pending", "in_progress", "completed"]}}, "required": ["step", "status"], "additionalProperties": false}}
+}"#,
         &["plan"],
         DRAFT_07,
     )
@@ -58,6 +46,8 @@ impl Tool for UpdatePlan {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::trial::Trial;
 

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{Args, DRAFT_07, schema};
 use super::image::{Images, is_image};
@@ -14,7 +14,9 @@ Shows you an image file of this machine: .png, .jpg, .jpeg, .gif, .webp or .bmp.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({"path": {"type": "string", "description": "The image file, absolute or relative to the working directory"}}),
+        r#"{
+    "path": {"type": "string", "description": "The image file, absolute or relative to the working directory"}
+}"#,
         &["path"],
         DRAFT_07,
     )
@@ -70,6 +72,8 @@ impl Tool for ViewImage {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::read::Read;
     use crate::tools::tool::ToolReturn;

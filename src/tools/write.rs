@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::{fs, io};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::{ArgError, Args, DRAFT_07, schema};
 use super::offload::{self, Failure, Worked};
@@ -22,10 +22,10 @@ Writes a file, replacing everything that was in it.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "file_path": {"type": "string", "description": "The file to write, best as an absolute path"},
-            "content": {"type": "string", "description": "The whole new content of the file"},
-        }),
+        r#"{
+    "file_path": {"type": "string", "description": "The file to write, best as an absolute path"},
+    "content": {"type": "string", "description": "The whole new content of the file"}
+}"#,
         &["file_path", "content"],
         DRAFT_07,
     )
@@ -104,6 +104,8 @@ pub(crate) fn create_parents(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::tools::trial::{Trial, special_files};
 

@@ -4,12 +4,12 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::args::{ArgError, Args};
 use super::exec_session::{self, Waited};
 use super::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
-use super::{arguments, lenient};
 use crate::process::Kind;
 
 /// What Ctrl-C types.
@@ -68,14 +68,26 @@ impl Tool for WriteStdin {
 }
 
 async fn execute(call: &ToolCall, context: &ToolContext) -> ToolOutcome {
-    let Some(id) = session_id(&call.args) else {
-        return arguments::wrong("write_stdin", "session_id", "a number", &call.args);
+    let args = Args::new("write_stdin", &call.args);
+    let read = || {
+        let chars = args.opt_string("chars")?.unwrap_or_default();
+        let waits = if chars.is_empty() {
+            (5_000, 300_000)
+        } else {
+            (250, 30_000)
+        };
+        let patience = args.millis("yield_time_ms", 0, waits)?;
+        let shown = exec_session::output_chars(&args)?;
+        Ok::<_, ArgError>((args.id("session_id")?, chars, patience, shown))
+    };
+    let (id, chars, patience, shown) = match read() {
+        Ok(read) => read,
+        Err(error) => return ToolOutcome::error(error.to_string()),
     };
     let found = context.processes.find(&context.scope, &id);
     let Some(task) = found.filter(|task| task.about().kind == Kind::Exec) else {
         return ToolOutcome::error(format!("Unknown process id {id}"));
     };
-    let chars = lenient::text(&call.args, "chars").unwrap_or_default();
     let session = task.session();
     if !chars.is_empty() && !session.has_terminal() && chars != INTERRUPT {
         return ToolOutcome::error(
@@ -99,27 +111,8 @@ async fn execute(call: &ToolCall, context: &ToolContext) -> ToolOutcome {
             tokio::time::sleep(AFTER_TYPING).await;
         }
     }
-    let patience = patience(&call.args, chars);
-    match exec_session::wait(call, context, &task, begun, patience).await {
+    match exec_session::wait(call, context, &task, begun, patience, shown).await {
         Waited::Report(outcome) => outcome,
         Waited::Aborted => ToolOutcome::interrupted(),
-    }
-}
-
-fn patience(args: &Map<String, Value>, chars: &str) -> Duration {
-    let (least, most) = if chars.is_empty() {
-        (5_000, 300_000)
-    } else {
-        (250, 30_000)
-    };
-    let asked = lenient::number(args, "yield_time_ms").unwrap_or_default();
-    Duration::from_millis(lenient::millis(asked, least, most))
-}
-
-fn session_id(args: &Map<String, Value>) -> Option<String> {
-    match args.get("session_id")? {
-        Value::String(id) => Some(id.trim().to_owned()),
-        Value::Number(_) => lenient::number(args, "session_id").map(|id| id.to_string()),
-        _ => None,
     }
 }

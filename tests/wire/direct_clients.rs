@@ -191,6 +191,60 @@ async fn s02_11_2_a_question_stays_open_for_others_when_its_asker_leaves() {
     assert!(path.exists());
 }
 
+/// The directories that the program watches.
+fn watched(direct: &Direct) -> usize {
+    let pid = direct.program.id().unwrap();
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+    let told = descriptors.flatten().filter_map(|entry| {
+        // A descriptor may be closed meanwhile.
+        std::fs::read_to_string(entry.path()).ok()
+    });
+    told.map(|told| told.matches("inotify wd:").count()).sum()
+}
+
+/// A client with a terminal and a watched file in `name`; the shell's process.
+async fn at_work(direct: &Direct, name: &str) -> (Peer, u64) {
+    let mut client = direct.client().await;
+    let spawn = json!({"type": "terminal_spawn", "terminal_id": "t", "cols": 80, "rows": 24});
+    client.send(spawn).await;
+    let pid = client.typed("terminal_spawned").await["pid"].as_u64();
+    let file = direct.work.path().join(name).join("file");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "1").unwrap();
+    let before = watched(direct);
+    let watch = json!({"type": "watch_file", "path": file, "request_id": "w"});
+    client.send(watch).await;
+    eventually("nothing is watched", async || watched(direct) > before).await;
+    (client, pid.unwrap())
+}
+
+#[tokio::test]
+async fn s02_11_2_terminals_and_watches_of_a_client_end_with_it_and_no_others() {
+    let direct = Direct::start().await;
+    let (one, gone) = at_work(&direct, "one").await;
+    let (mut two, stays) = at_work(&direct, "two").await;
+    assert_ne!(gone, stays, "the same name, another terminal");
+    let both = watched(&direct);
+    one.leave().await;
+    let runs = |pid: u64| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.is_ok_and(|stat| !stat.contains(") Z"))
+    };
+    eventually("the shell lives on", async || !runs(gone)).await;
+    eventually("the watch lives on", async || watched(&direct) < both).await;
+    assert!(runs(stays));
+    let file = direct.work.path().join("two/file");
+    std::fs::write(&file, "2").unwrap();
+    assert_eq!(two.typed("file_changed").await["path"], json!(file));
+    let echo = json!({"type": "terminal_input", "terminal_id": "t", "data": "echo d''one\r"});
+    two.send(echo).await;
+    two.until(|frame| {
+        let data = frame["data"].as_str().unwrap_or_default();
+        frame["type"] == "terminal_output" && data.contains("done")
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn s02_11_2_a_client_that_comes_back_is_a_new_one() {
     let direct = Direct::start().await;

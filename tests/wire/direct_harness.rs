@@ -43,6 +43,12 @@ impl Direct {
             ..Options::default()
         };
         let cloud = LocalCloud::start(options).await.unwrap();
+        let server = cloud.base_url();
+        Self::before(&server, cloud, flags).await
+    }
+
+    /// The program before a server that is not `cloud`.
+    pub(crate) async fn before(server: &str, cloud: LocalCloud, flags: &[&str]) -> Self {
         let (home, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut program = Command::new(env!("CARGO_BIN_EXE_letta"))
             .args(["server", "--listen"])
@@ -51,7 +57,7 @@ impl Direct {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", home.path())
-            .env("LETTA_BASE_URL", cloud.base_url())
+            .env("LETTA_BASE_URL", server)
             .env("LETTA_HEALTH_ADDR", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -6,6 +6,7 @@ use local_cloud::Decision;
 use serde_json::{Value, json};
 
 use crate::harness::{Lab, SOON, bash, scope};
+use crate::slash;
 
 /// Writes hooks into the settings of the working directory.
 fn hooks(lab: &Lab, hooks: &Value) {
@@ -141,6 +142,46 @@ async fn s05_15_3_hooks_hear_of_tools_that_the_server_runs() {
     assert_eq!(
         after["tool_result"],
         json!({"status": "success", "output": "found"})
+    );
+}
+
+#[tokio::test]
+async fn s05_15_3_a_hook_decides_whether_compact_runs() {
+    let lab = Lab::start().await;
+    let compacts = |mark| {
+        let requests = lab.cloud.requests_since(mark);
+        let compacts =
+            |request: &&std::sync::Arc<local_cloud::Recorded>| request.line().contains("/compact");
+        requests.iter().filter(compacts).count()
+    };
+    let blocking = "cat > event.new; mv event.new event.json; echo not now >&2; exit 2";
+    for (hook, output, sent) in [
+        (
+            blocking,
+            format!("Failed: Compact blocked: [{blocking}]: not now"),
+            0,
+        ),
+        (
+            "exit 2",
+            "Failed: Compact blocked: Blocked by hook".to_owned(),
+            0,
+        ),
+        ("exit 1", "Compaction completed".to_owned(), 1),
+        ("exit 0", "Compaction completed".to_owned(), 1),
+    ] {
+        hooks(&lab, &json!({"PreCompact": command(hook)}));
+        let mark = lab.cloud.request_mark();
+        let answer = slash::run(&lab, &scope(), "compact", "").await;
+        let (success, said) = slash::output(&answer);
+        assert_eq!(success, sent == 1, "{answer}");
+        assert!(said.starts_with(&output), "{said}");
+        assert_eq!(compacts(mark), sent, "{hook}");
+    }
+    let event: Value = serde_json::from_str(&lab.written("event.json").await).unwrap();
+    assert_eq!(
+        event,
+        json!({"event_type": "PreCompact", "working_directory": lab.file("").to_str().unwrap().trim_end_matches('/'),
+            "agent_id": "agent-1", "conversation_id": "conv-1"})
     );
 }
 

@@ -367,6 +367,19 @@ async fn s07_1_16_cloud_schedules_go_through_the_api() {
         .letta(&[&base[..], &["--every", "5m", "--expires", "3d"]].concat())
         .await;
     assert_eq!(refused.code, 64);
+    let mut elsewhere = [&base[..], &["--cron", "0 9 * * *"]].concat();
+    elsewhere[9] = "agent-missing-1";
+    let unknown = lab.letta(&elsewhere).await;
+    assert_eq!((unknown.code, unknown.out.as_str()), (1, ""), "{unknown:?}");
+    assert!(
+        unknown
+            .err
+            .contains("agent-missing-1: it does not know the agent"),
+        "{unknown:?}"
+    );
+    // Nothing was made on this computer in its place.
+    let local = lab.letta(&["cron", "list", "--runner", "local"]).await;
+    assert_eq!(local.out, "[]\n");
     let id = made["id"].as_str().unwrap();
     let list = lab.letta(&["cron", "list", "--agent", "agent-1"]).await;
     let list: Value = serde_json::from_str(&list.out).unwrap();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::{Lab, SOON, scope};
 
 /// Runs a command and gives its answer; checks the two deltas around it.
-async fn run(lab: &Lab, scope: &Scope, command: &str, args: &str) -> Value {
+pub(crate) async fn run(lab: &Lab, scope: &Scope, command: &str, args: &str) -> Value {
     let device = lab.device().await;
     let mark = lab.cloud.mark();
     let mut frame = json!({"type": "execute_command", "command_id": command, "request_id": "slash-1", "runtime": scope.runtime()});
@@ -46,7 +46,7 @@ async fn run(lab: &Lab, scope: &Scope, command: &str, args: &str) -> Value {
     answer
 }
 
-fn output(answer: &Value) -> (bool, &str) {
+pub(crate) fn output(answer: &Value) -> (bool, &str) {
     (
         answer["success"] == true,
         answer["output"].as_str().unwrap(),
@@ -366,6 +366,36 @@ async fn s07_2_skills_travel_with_requests_and_stand_in_the_device_status() {
 }
 
 #[tokio::test]
+async fn s07_2_2_a_conversation_loads_skills_from_its_own_sources_alone() {
+    let lab = Lab::start().await;
+    put_skill(&lab.file(".agents/skills"), "paint");
+    put_skill(&lab.home().join(".letta/skills"), "weld");
+    let script = format!(
+        "{}\n{}\nSAY done",
+        crate::harness::call("Skill", &json!({"skill": "paint"})),
+        crate::harness::call("Skill", &json!({"skill": "weld"}))
+    );
+    for (conversation, sources, loaded) in [
+        ("conv-1", json!(["project", "global"]), [true, true]),
+        ("conv-2", json!(["global"]), [false, true]),
+        ("conv-3", json!([]), [false, false]),
+    ] {
+        let start = json!({"type": "runtime_start", "agent_id": "agent-1",
+            "conversation_id": conversation, "skill_sources": sources});
+        let device = lab.device().await;
+        assert_eq!(device.request(start, SOON).await.unwrap()["success"], true);
+        let scope = Scope::new("agent-1", conversation);
+        let turn = lab.cloud.turn(&scope, &script).await.unwrap();
+        let results = turn.tool_returns();
+        let found: Vec<bool> = results
+            .iter()
+            .map(|result| result["status"] == "success")
+            .collect();
+        assert_eq!(found, loaded, "{sources}: {results:?}");
+    }
+}
+
+#[tokio::test]
 async fn s06_19_update_model_shows_status_loop_and_device_before_its_answer() {
     let lab = Lab::start().await;
     let device = lab.device().await;
@@ -455,6 +485,35 @@ async fn s06_8_a_toolset_is_stored_and_shown() {
     assert_eq!(
         stored["agents"][0]["toolsetsByConversation"]["conv-1"],
         "codex"
+    );
+}
+
+#[tokio::test]
+async fn s04_2_1_a_stored_toolset_counts_for_its_conversation_after_a_restart_too() {
+    let mut lab = Lab::start().await;
+    let prefer = |toolset: &str| json!({"type": "update_toolset", "runtime": scope().runtime(), "toolset_preference": toolset});
+    let offered = async |lab: &Lab, conversation: &str| {
+        let scope = Scope::new("agent-1", conversation);
+        lab.cloud.turn(&scope, "SAY x").await.unwrap();
+        let bodies = lab.cloud.message_bodies(conversation);
+        let tools = bodies.last().unwrap()["client_tools"].to_string();
+        ["Bash", "exec_command"].map(|name| tools.contains(&format!("\"name\":\"{name}\"")))
+    };
+    let device = lab.device().await;
+    let answer = device.request(prefer("codex"), SOON).await.unwrap();
+    assert_eq!(answer["success"], true, "{answer}");
+    assert_eq!(offered(&lab, "conv-1").await, [false, true]);
+    assert_eq!(offered(&lab, "conv-2").await, [true, false], "not its own");
+    let device = lab.restart("TERM").await;
+    assert_eq!(offered(&lab, "conv-1").await, [false, true]);
+    let status = lab.device_status(&scope()).await;
+    assert_eq!(status["current_toolset_preference"], "codex");
+    device.request(prefer("auto"), SOON).await.unwrap();
+    assert_eq!(offered(&lab, "conv-1").await, [true, false]);
+    let stored = lab.json(".letta/settings.json");
+    assert_eq!(
+        stored["agents"][0]["toolsetsByConversation"]["conv-1"],
+        Value::Null
     );
 }
 

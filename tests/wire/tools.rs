@@ -42,6 +42,74 @@ async fn told(lab: &Lab, part: &str) -> String {
     String::from_utf8_lossy(&request.body).into_owned()
 }
 
+/// The texts of the last message of the newest request.
+fn last_message(lab: &Lab) -> String {
+    let bodies = lab.cloud.message_bodies("conv-1");
+    let messages = bodies.last().unwrap()["messages"].as_array().unwrap();
+    messages.last().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn s07_2_5_the_model_is_told_once_when_the_skills_have_changed() {
+    let lab = Lab::start().await;
+    let put = |name: &str, what: &str| {
+        let text = format!("---\nname: {name}\ndescription: {what}\n---\nbody\n");
+        lab.write_text(&format!(".letta/skills/{name}/SKILL.md"), &text);
+    };
+    put("old", "goes away");
+    let say = async |text: &str| {
+        let turn = lab.cloud.turn(&scope(), text).await.unwrap();
+        assert_eq!(turn.stop_reason(), "end_turn");
+        last_message(&lab)
+    };
+    // Nothing to compare with, then nothing new.
+    for text in ["SAY one", "SAY two"] {
+        assert!(!say(text).await.contains("available_skills"), "{text}");
+    }
+    put("new", "came <later>");
+    fs::remove_dir_all(lab.home().join(".letta/skills/old")).unwrap();
+    let told = say("SAY three").await;
+    assert!(told.contains("<name>new</name>"), "{told}");
+    assert!(
+        told.contains("came &lt;later&gt;") && told.contains("- old"),
+        "{told}"
+    );
+    let bodies = lab.cloud.message_bodies("conv-1");
+    let messages = bodies.last().unwrap()["messages"].as_array().unwrap();
+    assert!(
+        messages[0].to_string().contains("SAY three"),
+        "the user's words come first"
+    );
+    assert!(!say("SAY four").await.contains("available_skills"));
+}
+
+#[tokio::test]
+async fn s07_2_6_skills_that_a_runtime_preloads_stand_before_the_message() {
+    let lab = Lab::start().await;
+    let skill = "---\nname: deploy\ndescription: d\n---\nPush it.\n";
+    lab.write_text(".letta/skills/deploy/SKILL.md", skill);
+    let start = json!({"type": "runtime_start", "agent_id": "agent-1", "conversation_id": "conv-1",
+        "execution_settings": {"allowed_tools": [], "disallowed_tools": [],
+            "disable_memory_guard": false, "preload_skills": ["deploy", "none"]}});
+    let answer = lab.device().await.request(start, SOON).await.unwrap();
+    assert_eq!(answer["success"], true, "{answer}");
+    lab.cloud.turn(&scope(), "SAY hello").await.unwrap();
+    let bodies = lab.cloud.message_bodies("conv-1");
+    let message = &bodies.last().unwrap()["messages"][0];
+    let texts: Vec<&str> = message["content"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| part["text"].as_str().unwrap())
+        .collect();
+    assert!(
+        texts[0].starts_with("<loaded_skills>\n<deploy>\n"),
+        "{texts:?}"
+    );
+    assert!(texts[0].contains("Push it.") && !texts[0].contains("none"));
+    assert_eq!(*texts.last().unwrap(), "SAY hello");
+}
+
 #[tokio::test]
 async fn s04_7_1_a_background_command_is_listed_and_its_end_wakes_the_conversation() {
     let lab = Lab::start().await;

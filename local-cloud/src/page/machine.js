@@ -21,7 +21,7 @@ const join = (path, name) => (path === '/' ? '' : path) + '/' + name;
 function filesProblem(error) { $('files-problem').textContent = error || ''; }
 async function device(frame, seconds) {
   try {
-    const reply = await ask(frame, seconds || 12);
+    const reply = await askMachine(frame, seconds || 12);
     if (reply.success === false || reply.type === 'error') throw new Error(text(reply.error));
     filesProblem('');
     return reply;
@@ -100,13 +100,13 @@ function showMachine() {
 }
 const refreshStatus = () => command({ type: 'sync', runtime: runtime(), request_id: uid(), force_device_status: true });
 $('branch').oninput = async () => {
-  const reply = await ask({ type: 'search_branches', query: $('branch').value, cwd: state.status.current_working_directory, max_results: 30 }).catch(() => null);
+  const reply = await askMachine({ type: 'search_branches', query: $('branch').value, cwd: state.status.current_working_directory, max_results: 30 }).catch(() => null);
   if (reply) $('branches').replaceChildren(...list(reply.branches).filter((branch) => !branch.is_remote).map((branch) => el('option', { value: branch.name })));
 };
 $('switch-form').onsubmit = async (event) => {
   event.preventDefault();
   const branch = $('branch').value.trim();
-  const known = await ask({ type: 'search_branches', query: branch, cwd: state.status.current_working_directory, max_results: 200 }).catch(() => null);
+  const known = await askMachine({ type: 'search_branches', query: branch, cwd: state.status.current_working_directory, max_results: 200 }).catch(() => null);
   const exists = known && list(known.branches).some((found) => found.name === branch || found.name === 'origin/' + branch);
   if (!exists && !confirm(`There is no branch ${branch}. Make it?`)) return;
   const reply = await act({ type: 'checkout_branch', branch, create: !exists, cwd: state.status.current_working_directory }, 12);

@@ -107,7 +107,7 @@ impl Cloud {
             Ok(Some(made)) => made,
             Ok(None) => {
                 return Err(Failure::Failed(format!(
-                    "this server keeps no schedules for agent {agent_id}. Leave out --cloud to schedule on this computer."
+                    "this server keeps no schedules for agent {agent_id}: it does not know the agent, or has no schedules at all. Check --agent, or leave out --cloud to schedule on this computer."
                 )));
             }
             Err(error) => {

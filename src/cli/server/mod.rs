@@ -238,7 +238,11 @@ async fn serve(
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
     let cloud = api.base_url().is_cloud() || config.memfs.local;
     let memory = foundation.memory(&credentials);
-    let skills = Skills::new(home.clone(), config.skills_directory.clone());
+    let skills = Skills::with_memory(
+        home.clone(),
+        config.skills_directory.clone(),
+        config.memory_directory.clone(),
+    );
     let hooks = Hooks::new(
         files.clone(),
         processes.clone(),
@@ -261,7 +265,7 @@ async fn serve(
         toolbox: Toolbox::new(
             command_tools()
                 .into_iter()
-                .chain(file_tools(skills))
+                .chain(file_tools(skills, &memory))
                 .chain(plan_tools(&remote, &home.plans())),
         ),
         controllers: Controllers::new(events.clone()),

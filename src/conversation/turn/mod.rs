@@ -211,6 +211,10 @@ pub(crate) struct Turn {
     tools: Arc<TurnTools>,
     /// `client_skills` of every request.
     skills: Arc<RawValue>,
+    /// Whether a request with them was accepted.
+    skills_are_told: bool,
+    /// What is new about them; it stands behind the messages of the first request.
+    skill_news: Option<Value>,
     context: ToolContext,
     /// The last run.
     run_id: Option<String>,

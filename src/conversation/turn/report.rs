@@ -86,6 +86,8 @@ pub(crate) enum Report {
     ModeSwitched(PermissionMode),
     /// These names of secrets were told to the model.
     SecretsTold(Vec<String>),
+    /// A request with these skills was accepted.
+    SkillsTold(crate::skills::Told),
     /// The history was compacted.
     Compacted,
     /// A human must decide.

@@ -2,6 +2,7 @@
 //! opens (spec 03 §11.2–11.3).
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use super::drain::Drained;
 use super::failure::TurnError;
+use super::report::Report;
 use super::{End, Turn};
 use crate::api::ApiError;
 use crate::api::classify;
@@ -17,6 +19,7 @@ use crate::api::messages::{MessageRequest, Sent};
 use crate::conversation::interrupt::denied_call;
 use crate::conversation::pending::pending_calls;
 use crate::protocol::event::{Lifecycle, LoopStatus};
+use crate::skills::Told;
 
 /// Tries after a transient failure, and after a busy conversation.
 const RETRIES: u32 = 3;
@@ -123,20 +126,32 @@ impl Turn {
 
     /// One POST of the current request.
     async fn post(&mut self) -> Result<Result<Sent, ApiError>, End> {
-        let continues = self.is_approval_only() && !self.human_decided;
+        let news = &self.skill_news;
+        let continues = self.is_approval_only() && !self.human_decided && news.is_none();
         let response_state = self.services.response_states.take(&self.scope, continues);
         let client_tools = self.tools.client_tools();
+        let with_news: Option<Vec<Value>> = news
+            .as_ref()
+            .map(|news| self.outgoing.iter().chain([news]).cloned().collect());
         let request = MessageRequest {
             scope: &self.scope,
-            messages: &self.outgoing,
+            messages: with_news.as_deref().unwrap_or(&self.outgoing),
             client_tools,
             client_skills: self.skills.clone(),
             response_format: self.options.response_format.as_ref(),
             response_state: response_state.as_deref(),
         };
-        self.port
+        let sent = self
+            .port
             .unless_cancelled(self.api.send_messages(&request))
-            .await
+            .await?;
+        if sent.is_ok() && !self.skills_are_told {
+            self.skills_are_told = true;
+            self.skill_news = None;
+            let told = Told(Arc::clone(&self.skills));
+            self.port.tell(Report::SkillsTold(told)).await;
+        }
+        Ok(sent)
     }
 
     /// Tells of a retry, and waits for it.

@@ -121,13 +121,18 @@ impl Turn {
             tools: loaded,
         }))
         .await;
-        let skills = skills(&services, &scope, &cwd, skill_sources).await;
+        let skill_sources: Arc<[Source]> =
+            skill_sources.map_or_else(|| Source::ALL.into(), Arc::from);
+        let preload = execution.as_ref().map(|settings| &settings.preload_skills);
+        let preload = preload.cloned().unwrap_or_default();
+        let (skills, preloaded) = skills(&services, &scope, &cwd, &skill_sources, preload).await;
         port.tell(Report::Skills(crate::skills::listing(&skills)))
             .await;
         let skills = match crate::skills::client_skills(&skills) {
             Ok(skills) => skills,
             Err(_) => Arc::clone(&services.no_skills),
         };
+        let skill_news = due.skills.as_ref().and_then(|told| told.news(&skills));
 
         let hosted = services
             .link
@@ -169,7 +174,7 @@ impl Turn {
                 base_url: Some(services.api.base_url().as_str().into()),
             },
             closed: Arc::default(),
-            skill_sources: crate::tools::skill::all_sources(),
+            skill_sources,
             delegation: Delegation {
                 desk: services.desk.clone(),
                 workspace: workspace.clone(),
@@ -204,9 +209,11 @@ impl Turn {
             if secrets_changed(&due, &names) {
                 port.tell(Report::SecretsTold(names)).await;
             }
-        }
-        if let Some(settings) = execution.as_ref().filter(|_| starts_with_messages) {
-            preload(&services, &context, &settings.preload_skills, &mut outgoing).await;
+            let last = outgoing
+                .iter_mut()
+                .rev()
+                .find(|message| is_of_user(message));
+            put_before(last, preloaded.as_slice());
         }
         let hooked = Arc::new(Hooked(services.hooks.clone()));
         let turn = Self {
@@ -220,7 +227,10 @@ impl Turn {
             workspace,
             session_rules,
             tools: Arc::new(tools.with_around(hooked)),
+            skills_are_told: due.skills.is_some_and(|told| told.0.get() == skills.get()),
             skills,
+            skill_news: skill_news
+                .map(|text| json!({"type": "message", "role": "user", "content": text})),
             context,
             run_id: None,
             run_is_shown: false,
@@ -252,21 +262,24 @@ pub(super) async fn prepared(
     prepared.map_err(|error| End::Failed(TurnError::plain(error.to_string())))
 }
 
-/// The skills of a turn; reading them must not hold up the runtime.
+/// The skills of a turn, and the text of those that it starts with; reading
+/// them must not hold up the runtime.
 async fn skills(
     services: &Services,
     scope: &Scope,
     cwd: &Path,
-    sources: Option<Vec<Source>>,
-) -> Vec<Skill> {
+    sources: &Arc<[Source]>,
+    preload: Vec<String>,
+) -> (Vec<Skill>, Option<String>) {
     let (known, scope, cwd) = (services.skills.clone(), scope.clone(), cwd.to_owned());
-    let sources = sources.unwrap_or_else(|| Source::ALL.to_vec());
+    let sources = Arc::clone(sources);
     let read = move || {
-        known.discover(&Reader {
+        let reader = Reader {
             cwd: &cwd,
             agent_id: scope.agent_id.as_deref(),
             sources: &sources,
-        })
+        };
+        (known.discover(&reader), known.preloaded(&reader, &preload))
     };
     tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
@@ -288,40 +301,6 @@ fn launched(settings: &ExecutionSettings) -> Vec<(&'static str, Option<String>)>
         ("LETTA_CODE_AGENT_ROLE", role),
         ("TRANSCRIPT_PATH", settings.transcript_path.clone()),
     ]
-}
-
-/// Puts the text of skills in front of the last user message (07 §2.6).
-async fn preload(
-    services: &Services,
-    context: &ToolContext,
-    ids: &[String],
-    outgoing: &mut [Value],
-) {
-    if ids.is_empty() {
-        return;
-    }
-    let (known, scope, ids) = (services.skills.clone(), context.scope.clone(), ids.to_vec());
-    let (cwd, sources) = (context.cwd.get(), context.skill_sources.clone());
-    let read = move || {
-        let reader = Reader {
-            cwd: &cwd,
-            agent_id: scope.agent_id.as_deref(),
-            sources: &sources,
-        };
-        let texts = ids.iter().filter_map(|id| {
-            let text = known.content(&known.find(&reader, id)?).ok()?;
-            Some(format!("<{id}>\n{text}\n</{id}>\n\n"))
-        });
-        texts.collect::<String>()
-    };
-    let texts = tokio::task::spawn_blocking(read).await.unwrap_or_default();
-    let last = outgoing
-        .iter()
-        .rposition(|message| message.get("role").and_then(Value::as_str) == Some("user"));
-    if let Some(last) = last.filter(|_| !texts.is_empty()) {
-        let part = format!("<loaded_skills>\n{}\n</loaded_skills>", texts.trim_end());
-        prepend(&mut outgoing[last..], &[part]);
-    }
 }
 
 /// The owner of the turn's children. In a workspace they run confined or not at all.
@@ -456,16 +435,20 @@ impl<'a> ToolChoice<'a> {
 
 /// Puts reminders as text parts in front of the first user message (03 §15.1).
 fn prepend(outgoing: &mut [Value], reminders: &[String]) {
-    if reminders.is_empty() {
-        return;
-    }
-    let first = outgoing
-        .iter_mut()
-        .find(|message| message.get("role").and_then(Value::as_str) == Some("user"));
-    let Some(Value::Object(message)) = first else {
+    let first = outgoing.iter_mut().find(|message| is_of_user(message));
+    put_before(first, reminders);
+}
+
+fn is_of_user(message: &Value) -> bool {
+    message.get("role").and_then(Value::as_str) == Some("user")
+}
+
+/// Puts these texts as parts in front of a message's content.
+fn put_before(message: Option<&mut Value>, texts: &[String]) {
+    let Some(Value::Object(message)) = message.filter(|_| !texts.is_empty()) else {
         return;
     };
-    let mut parts: Vec<Value> = reminders
+    let mut parts: Vec<Value> = texts
         .iter()
         .map(|text| json!({"type": "text", "text": text}))
         .collect();

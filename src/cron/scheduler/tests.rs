@@ -208,6 +208,23 @@ async fn pass(seconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_is_added_in_between_does_not_wait_for_the_next_minute() {
+    let mut lab = Lab::new("2026-03-26T10:00:20Z");
+    lab.start();
+    pass(1).await;
+    lab.add(once("2026-03-26T10:00:40Z"));
+    pass(18).await;
+    assert_eq!(lab.fires(), 0);
+    pass(2).await;
+    assert_eq!(lab.fires(), 1, "at 10:00:41");
+    // One that is due at once is found within seconds.
+    lab.add(once("2026-03-26T10:00:42Z"));
+    pass(7).await;
+    assert_eq!(lab.fires(), 2, "at 10:00:48");
+    lab.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_one_shot_fires_at_its_moment_and_is_over() {
     let mut lab = Lab::new("2026-03-26T10:00:20Z");
     lab.start();

@@ -3,6 +3,7 @@
 mod cases;
 mod git;
 mod managed;
+mod managed_by_server;
 mod mutations;
 mod terminals;
 mod watches;
@@ -39,6 +40,11 @@ impl Bench {
 
     /// With an API and a server of memories.
     async fn with(servers: Option<(&str, &str)>) -> Self {
+        Self::at(servers, false).await
+    }
+
+    /// The same, where the API may count as Letta Cloud.
+    async fn at(servers: Option<(&str, &str)>, cloud: bool) -> Self {
         let temp = fs::canonicalize(env::temp_dir()).unwrap();
         let dir = tempfile::tempdir_in(temp).unwrap();
         for name in ["home", "work"] {
@@ -47,7 +53,7 @@ impl Bench {
         let (home, work) = (dir.path().join("home"), dir.path().join("work"));
         let nobody = "http://127.0.0.1:1";
         let (server, memory) = servers.unwrap_or((nobody, nobody));
-        let trial = Trial::with_memory(&home, &work, server, memory)
+        let trial = Trial::with_memory(&home, &work, server, memory, cloud)
             .await
             .unwrap();
         Self {

@@ -64,9 +64,12 @@ pub(crate) fn model_settings(handle: &str, args: &Map<String, Value>) -> Value {
                 "service_tier",
                 "openai_compatible_proxy",
             ]);
-            let effort = openai_effort(handle, args);
-            let reasoning = effort.map(|effort| json!({"reasoning_effort": effort}));
-            own.insert("reasoning".into(), reasoning.unwrap_or_default());
+            // Some servers refuse a `null` that nobody asked for.
+            if args.contains_key("reasoning_effort") || effort(args).is_some() {
+                let effort = openai_effort(handle, args);
+                let reasoning = effort.map(|effort| json!({"reasoning_effort": effort}));
+                own.insert("reasoning".into(), reasoning.unwrap_or_default());
+            }
         }
         _ => {
             copy(&["strict"]);

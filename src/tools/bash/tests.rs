@@ -402,10 +402,18 @@ async fn a_missing_command_is_named() {
             "Bash tool missing required parameter: command. Received parameters: description"
         )
     );
-    assert_eq!(
-        bash(&bench, json!({"command": 5})).await,
-        ToolOutcome::error("command must be a string")
-    );
+    for (given, error) in [
+        (
+            json!({"command": 5}),
+            "Bash: Parameter 'command' must be a string, received integer",
+        ),
+        (
+            json!({"command": "true", "timeout": "soon"}),
+            "Bash: Parameter 'timeout' must be a number, received string",
+        ),
+    ] {
+        assert_eq!(bash(&bench, given).await, ToolOutcome::error(error));
+    }
 }
 
 #[tokio::test]

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::tools::tests::{Bench, args, text_of};
 use crate::tools::tool::Progress;

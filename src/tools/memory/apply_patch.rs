@@ -2,17 +2,18 @@
 //! and one commit (04 §7.23). The grammar is ApplyPatch's; lines must match
 //! exactly.
 
+use std::collections::btree_map::Entry;
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::markdown::{Document, default_name};
-use super::{Changes, Store, commit};
+use super::{Change, Changes, Memory, Store, commit, side};
 use crate::tools::args::{Args, DRAFT_07, schema};
-use crate::tools::offload::Failure;
+use crate::tools::offload::{Failure, settle};
 use crate::tools::patch::{Body, Hunk, Operation, parse};
 use crate::tools::text::head;
-use crate::tools::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
+use crate::tools::tool::{Tool, ToolCall, ToolContext, ToolFuture};
 
 /// Characters of a hunk, and of a file, that an error shows.
 const HUNK_SHOWN: usize = 2_000;
@@ -39,18 +40,18 @@ Changes files of your memory by one patch, as one commit.
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "reason": {"type": "string", "description": "Why; the commit message"},
-            "input": {"type": "string", "description": "The whole patch"}
-        }),
+        r#"{
+    "reason": {"type": "string", "description": "Why; the commit message"},
+    "input": {"type": "string", "description": "The whole patch"}
+}"#,
         &["reason", "input"],
         DRAFT_07,
     )
 });
 
 /// The tool.
-#[derive(Debug, Default)]
-pub struct MemoryApplyPatch;
+#[derive(Debug)]
+pub struct MemoryApplyPatch(pub Memory);
 
 impl Tool for MemoryApplyPatch {
     fn name(&self) -> &'static str {
@@ -67,7 +68,7 @@ impl Tool for MemoryApplyPatch {
 
     fn run<'a>(&'a self, call: &'a ToolCall, context: &'a ToolContext) -> ToolFuture<'a> {
         Box::pin(async move {
-            let prepared = || -> Result<(Store, String, String), Failure> {
+            let work = async {
                 let args = Args::new("memory_apply_patch", &call.args);
                 let (reason, input) = (args.string("reason")?.trim(), args.string("input")?);
                 if reason.is_empty() {
@@ -75,16 +76,12 @@ impl Tool for MemoryApplyPatch {
                         "memory_apply_patch: 'reason' must be a non-empty string",
                     ));
                 }
-                let store = Store::open("memory_apply_patch", context)?;
-                Ok((store, reason.to_owned(), input.to_owned()))
+                let store = Store::open(&self.0, "memory_apply_patch", context)?;
+                let input = input.to_owned();
+                let plan = move |store: &Store| plan(store, &input);
+                commit(call, context, store, "memory_apply_patch", reason, plan).await
             };
-            match prepared() {
-                Ok((store, reason, input)) => {
-                    let plan = move |store: &Store| plan(store, &input);
-                    commit(call, context, store, "memory_apply_patch", &reason, plan).await
-                }
-                Err(Failure(text)) => ToolOutcome::error(text),
-            }
+            settle(work.await)
         })
     }
 }
@@ -143,13 +140,16 @@ fn plan(store: &Store, input: &str) -> Result<Changes, Failure> {
             }
         }
     }
-    let exists = |index: &str| match changes.get(index) {
-        Some(change) => change.after.is_some(),
-        None => store.root.join(index).exists(),
+    let exists = |index: &str| {
+        let change = store.key(index).ok();
+        match change.and_then(|key| changes.get(&key)) {
+            Some(change) => change.after.is_some(),
+            None => store.exists(index),
+        }
     };
     for (path, change) in &changes {
         if change.after.is_some() {
-            store.check_index(path, &exists)?;
+            store.check_index(path.as_str(), &exists)?;
         }
     }
     Ok(changes)
@@ -157,11 +157,8 @@ fn plan(store: &Store, input: &str) -> Result<Changes, Failure> {
 
 /// The text of a file as the patch so far leaves it.
 fn current(store: &Store, changes: &Changes, path: &str) -> Result<Option<String>, Failure> {
-    match changes.get(path) {
-        Some(change) => Ok(change
-            .after
-            .as_ref()
-            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())),
+    match changes.get(&store.key(path)?) {
+        Some(change) => Ok(side(&change.after)),
         None if store.bytes(path)?.is_none() => Ok(None),
         None => store.text(path).map(Some),
     }
@@ -177,16 +174,13 @@ fn set(
     path: String,
     text: Option<String>,
 ) -> Result<(), Failure> {
-    if !changes.contains_key(&path) {
-        let before = store.bytes(&path)?;
-        let change = super::Change {
-            before,
-            after: None,
-        };
-        changes.insert(path.clone(), change);
-    }
-    if let Some(change) = changes.get_mut(&path) {
-        change.after = text.map(String::into_bytes);
+    let after = text.map(String::into_bytes);
+    match changes.entry(store.key(&path)?) {
+        Entry::Occupied(mut known) => known.get_mut().after = after,
+        Entry::Vacant(new) => {
+            let before = store.bytes(&path)?;
+            new.insert(Change { before, after });
+        }
     }
     Ok(())
 }

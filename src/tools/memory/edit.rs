@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::markdown::{Document, default_name};
-use super::{Change, Changes, Store, commit};
+use super::{Change, Changes, Memory, RelativePath, Store, commit};
 use crate::tools::args::{Args, DRAFT_07, schema};
-use crate::tools::offload::Failure;
-use crate::tools::tool::{Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
+use crate::tools::offload::{Failure, settle};
+use crate::tools::tool::{Tool, ToolCall, ToolContext, ToolFuture};
 
 /// Files that one deletion of a directory may take.
 const MOST_FILES: usize = 1_000;
@@ -24,35 +24,30 @@ Changes one file of your memory and commits it. Each file is Markdown with a des
 - Every call is one commit, and commits are synced after the turn. The directory must have no uncommitted changes.";
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
-    let text = |what: &str| json!({"type": "string", "description": what});
     schema(
-        json!({
-            "command": {
-                "type": "string",
-                "enum": ["str_replace", "insert", "delete", "rename", "update_description", "create"],
-                "description": "What to do"
-            },
-            "reason": text("Why; the commit message"),
-            "file_path": text("The file"),
-            "old_path": text("rename: the file"),
-            "new_path": text("rename: its new path"),
-            "old_string": text("str_replace: the text to find, exactly"),
-            "new_string": text("str_replace: what takes its place"),
-            "insert_line": {"type": "number", "description": "insert: the line before which the text goes, counted from 1"},
-            "insert_text": text("insert: the text"),
-            "description": text("create, update_description: what the file is about"),
-            "file_text": text("create: the text of the file")
-        }),
+        r#"{
+    "command": {"type": "string", "enum": ["str_replace", "insert", "delete", "rename", "update_description", "create"], "description": "What to do"},
+    "reason": {"type": "string", "description": "Why; the commit message"},
+    "file_path": {"type": "string", "description": "The file"},
+    "old_path": {"type": "string", "description": "rename: the file"},
+    "new_path": {"type": "string", "description": "rename: its new path"},
+    "old_string": {"type": "string", "description": "str_replace: the text to find, exactly"},
+    "new_string": {"type": "string", "description": "str_replace: what takes its place"},
+    "insert_line": {"type": "number", "description": "insert: the line before which the text goes, counted from 1"},
+    "insert_text": {"type": "string", "description": "insert: the text"},
+    "description": {"type": "string", "description": "create, update_description: what the file is about"},
+    "file_text": {"type": "string", "description": "create: the text of the file"}
+}"#,
         &["command", "reason"],
         DRAFT_07,
     )
 });
 
 /// The tool.
-#[derive(Debug, Default)]
-pub struct Memory;
+#[derive(Debug)]
+pub struct MemoryEdit(pub Memory);
 
-impl Tool for Memory {
+impl Tool for MemoryEdit {
     fn name(&self) -> &'static str {
         "memory"
     }
@@ -67,30 +62,21 @@ impl Tool for Memory {
 
     fn run<'a>(&'a self, call: &'a ToolCall, context: &'a ToolContext) -> ToolFuture<'a> {
         Box::pin(async move {
-            match prepare(call, context) {
-                Ok((store, command, reason)) => {
-                    let args = call.args.clone();
-                    let done = format!("Memory {command}");
-                    let plan = move |store: &Store| plan(store, &command, &args);
-                    commit(call, context, store, &done, &reason, plan).await
+            let work = async {
+                let args = Args::new("memory", &call.args);
+                let command = args.string("command")?.trim().to_owned();
+                let reason = args.string("reason")?.trim();
+                if reason.is_empty() {
+                    return Err(Failure::new("memory: 'reason' must be a non-empty string"));
                 }
-                Err(Failure(text)) => ToolOutcome::error(text),
-            }
+                let store = Store::open(&self.0, "memory", context)?;
+                let (done, args) = (format!("Memory {command}"), call.args.clone());
+                let plan = move |store: &Store| plan(store, &command, &args);
+                commit(call, context, store, &done, reason, plan).await
+            };
+            settle(work.await)
         })
     }
-}
-
-fn prepare(call: &ToolCall, context: &ToolContext) -> Result<(Store, String, String), Failure> {
-    let args = Args::new("memory", &call.args);
-    let (command, reason) = (
-        args.string("command")?.trim(),
-        args.string("reason")?.trim(),
-    );
-    if reason.is_empty() {
-        return Err(Failure::new("memory: 'reason' must be a non-empty string"));
-    }
-    let store = Store::open("memory", context)?;
-    Ok((store, command.to_owned(), reason.to_owned()))
 }
 
 /// Reads what `command` needs and says what becomes of which files.
@@ -108,7 +94,7 @@ fn plan(store: &Store, command: &str, args: &Map<String, Value>) -> Result<Chang
             } else {
                 needed("description")?
             };
-            store.check_index(&path, &|index| store.root.join(index).exists())?;
+            store.check_index(&path, &|index| store.exists(index))?;
             if store.bytes(&path)?.is_some() {
                 return Err(store.error(format!("create: {path} exists already")));
             }
@@ -118,7 +104,7 @@ fn plan(store: &Store, command: &str, args: &Map<String, Value>) -> Result<Chang
                 body: args.opt_string("file_text")?.unwrap_or_default().to_owned(),
                 ..Document::default()
             };
-            Ok(changed(path.clone(), None, store.render(&path, &document)?))
+            Ok(changed(store.key(&path)?, None, store.render(&path, &document)?))
         }
         "str_replace" => {
             let (old, new) = (needed("old_string")?, needed("new_string")?);
@@ -166,7 +152,7 @@ fn plan(store: &Store, command: &str, args: &Map<String, Value>) -> Result<Chang
             if store.bytes(&new)?.is_some() {
                 return Err(store.error(format!("rename: {new} exists already")));
             }
-            store.check_index(&new, &|index| store.root.join(index).exists())?;
+            store.check_index(&new, &|index| store.exists(index))?;
             store.parse(&old, &store.text(&old)?)?;
             let content = store.bytes(&old)?;
             let gone = Change {
@@ -177,7 +163,7 @@ fn plan(store: &Store, command: &str, args: &Map<String, Value>) -> Result<Chang
                 before: None,
                 after: content,
             };
-            Ok([(old, gone), (new, come)].into())
+            Ok([(store.key(&old)?, gone), (store.key(&new)?, come)].into())
         }
         other => Err(store.error(format!(
             "{other:?} is no command: use create, str_replace, insert, delete, rename or update_description"
@@ -185,7 +171,7 @@ fn plan(store: &Store, command: &str, args: &Map<String, Value>) -> Result<Chang
     }
 }
 
-fn changed(path: String, before: Option<Vec<u8>>, after: String) -> Changes {
+fn changed(path: RelativePath, before: Option<Vec<u8>>, after: String) -> Changes {
     let after = Some(after.into_bytes());
     [(path, Change { before, after })].into()
 }
@@ -201,7 +187,7 @@ fn revise(
     change(&mut document)?;
     let before = store.bytes(&path)?;
     Ok(changed(
-        path.clone(),
+        store.key(&path)?,
         before,
         store.render(&path, &document)?,
     ))
@@ -213,7 +199,7 @@ fn delete(store: &Store, label: &str) -> Result<Changes, Failure> {
     }
     let mut paths = Vec::new();
     // `symlink_metadata`: a link to a directory is not the directory.
-    let directory = store.root.join(label);
+    let directory = store.checkout.dir().join(label);
     if fs::symlink_metadata(&directory).is_ok_and(|found| found.is_dir()) {
         files_below(store, &directory, &mut paths)?;
         if paths.is_empty() {
@@ -238,7 +224,7 @@ fn delete(store: &Store, label: &str) -> Result<Changes, Failure> {
             }
         }
         let after = None;
-        changes.insert(path, Change { before, after });
+        changes.insert(store.key(&path)?, Change { before, after });
     }
     Ok(changes)
 }
@@ -253,7 +239,10 @@ fn files_below(store: &Store, directory: &Path, found: &mut Vec<String>) -> Resu
             if found.len() >= MOST_FILES {
                 return Err(store.error(format!("delete: more than {MOST_FILES} files at once")));
             }
-            let below = path.strip_prefix(&store.root).ok().and_then(Path::to_str);
+            let below = path
+                .strip_prefix(store.checkout.dir())
+                .ok()
+                .and_then(Path::to_str);
             let below = below.ok_or_else(|| store.error("delete: a file name is not UTF-8"))?;
             found.push(below.to_owned());
         }

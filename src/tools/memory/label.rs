@@ -16,12 +16,12 @@ impl Store {
             )));
         }
         let relative = if Path::new(path).is_absolute() {
-            let below = Path::new(path).strip_prefix(&self.root).ok();
+            let below = Path::new(path).strip_prefix(self.checkout.dir()).ok();
             let below = below.and_then(Path::to_str);
             below.ok_or_else(|| {
                 self.error(format!(
                     "'{name}' must be a path below {}, or relative to it",
-                    self.root.display()
+                    self.checkout.dir().display()
                 ))
             })?
         } else {

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{Memory, MemoryApplyPatch};
+use super::{Memory, MemoryApplyPatch, MemoryEdit};
+use crate::state::Home;
 use crate::tools::tests::{Bench, args, text_of};
 use crate::tools::tool::Progress;
 use crate::tools::{Status, Tool};
@@ -14,6 +15,12 @@ use crate::tools::{Status, Tool};
 struct Agent {
     bench: Bench,
     root: PathBuf,
+    edit: MemoryEdit,
+    patch: MemoryApplyPatch,
+}
+
+fn memory(bench: &Bench) -> Memory {
+    crate::memory::trial(&Home::at(&bench.context.home))
 }
 
 impl Agent {
@@ -25,7 +32,13 @@ impl Agent {
         ]);
         let root = bench.context.home.join(".letta/agents/agent-1/memory");
         fs::create_dir_all(&root).unwrap();
-        let agent = Self { bench, root };
+        let memory = memory(&bench);
+        let agent = Self {
+            bench,
+            root,
+            edit: MemoryEdit(memory.clone()),
+            patch: MemoryApplyPatch(memory),
+        };
         agent.git(&["init", "-q", "-b", "main"]);
         for (path, text) in files {
             let path = agent.root.join(path);
@@ -94,7 +107,7 @@ async fn every_command_is_one_commit_of_the_agent_with_the_reason() {
         all
     };
     let text = agent
-        .ok(&Memory, call(json!({"command": "create", "file_path": "memory/notes/a.md", "description": "A\nnote", "file_text": "one"})))
+        .ok(&agent.edit, call(json!({"command": "create", "file_path": "memory/notes/a.md", "description": "A\nnote", "file_text": "one"})))
         .await;
     let head = agent.git(&["rev-parse", "HEAD"]);
     assert_eq!(
@@ -115,32 +128,32 @@ async fn every_command_is_one_commit_of_the_agent_with_the_reason() {
     let (_, progress) = agent.bench.progress.try_recv().unwrap();
     assert_eq!(progress, Progress::MemoryChanged(vec!["notes/a.md".into()]));
 
-    agent.ok(&Memory, call(json!({"command": "str_replace", "file_path": "system/human", "old_string": "Turin", "new_string": "Rome"}))).await;
-    agent.ok(&Memory, call(json!({"command": "insert", "file_path": "system/human.md", "insert_line": 2, "insert_text": "Age: 36"}))).await;
-    agent.ok(&Memory, call(json!({"command": "insert", "file_path": "system/human.md", "insert_line": "99", "insert_text": "End"}))).await;
+    agent.ok(&agent.edit, call(json!({"command": "str_replace", "file_path": "system/human", "old_string": "Turin", "new_string": "Rome"}))).await;
+    agent.ok(&agent.edit, call(json!({"command": "insert", "file_path": "system/human.md", "insert_line": 2, "insert_text": "Age: 36"}))).await;
+    agent.ok(&agent.edit, call(json!({"command": "insert", "file_path": "system/human.md", "insert_line": "99", "insert_text": "End"}))).await;
     assert_eq!(
         agent.read("system/human.md"),
         "---\ndescription: The user\n---\nName: Ada\nAge: 36\nCity: Rome\n\nEnd"
     );
-    agent.ok(&Memory, call(json!({"command": "update_description", "file_path": "system/human.md", "description": "Who"}))).await;
+    agent.ok(&agent.edit, call(json!({"command": "update_description", "file_path": "system/human.md", "description": "Who"}))).await;
     assert!(
         agent
             .read("system/human.md")
             .starts_with("---\ndescription: Who\n---\nName")
     );
     let absolute = agent.root.join("notes/a.md");
-    agent.ok(&Memory, call(json!({"command": "rename", "old_path": absolute.to_str(), "new_path": "deep/er/b"}))).await;
+    agent.ok(&agent.edit, call(json!({"command": "rename", "old_path": absolute.to_str(), "new_path": "deep/er/b"}))).await;
     assert!(agent.root.join("deep/er/b.md").is_file() && !agent.root.join("notes").exists());
     agent
         .ok(
-            &Memory,
+            &agent.edit,
             call(json!({"command": "delete", "file_path": "deep"})),
         )
         .await;
     assert!(!agent.root.join("deep").exists());
     agent
         .ok(
-            &Memory,
+            &agent.edit,
             call(json!({"command": "delete", "file_path": "system/human.md"})),
         )
         .await;
@@ -222,14 +235,14 @@ async fn what_cannot_be_done_is_told_and_leaves_the_memory_as_it_was() {
     ] {
         let mut all = args(given);
         all.insert("reason".into(), "r".into());
-        let text = agent.err(&Memory, Value::Object(all)).await;
+        let text = agent.err(&agent.edit, Value::Object(all)).await;
         assert!(
             text.starts_with("memory: ") && text.contains(expected),
             "{text}"
         );
     }
     let text = agent
-        .err(&Memory, json!({"command": "create", "reason": " "}))
+        .err(&agent.edit, json!({"command": "create", "reason": " "}))
         .await;
     assert!(
         text.contains("'reason' must be a non-empty string"),
@@ -249,17 +262,17 @@ async fn an_indexed_memory_wants_names_and_an_index_in_every_directory() {
             "notes/MEMORY.md is needed before notes/a.md is written",
         ),
     ] {
-        let text = agent.err(&Memory, create(path)).await;
+        let text = agent.err(&agent.edit, create(path)).await;
         assert!(text.contains(expected), "{text}");
     }
-    agent.ok(&Memory, json!({"command": "create", "reason": "r", "file_path": "notes/MEMORY.md", "file_text": "- a"})).await;
+    agent.ok(&agent.edit, json!({"command": "create", "reason": "r", "file_path": "notes/MEMORY.md", "file_text": "- a"})).await;
     assert_eq!(agent.read("notes/MEMORY.md"), "- a\n");
-    agent.ok(&Memory, create("notes/on-call_rota")).await;
+    agent.ok(&agent.edit, create("notes/on-call_rota")).await;
     assert_eq!(
         agent.read("notes/on-call_rota.md"),
         "---\nname: \"On Call Rota\"\ndescription: \"It's \\\"d\\\"\"\n---\nt\n"
     );
-    agent.ok(&Memory, json!({"command": "str_replace", "reason": "r", "file_path": "notes/on-call_rota", "old_string": "t", "new_string": "u"})).await;
+    agent.ok(&agent.edit, json!({"command": "str_replace", "reason": "r", "file_path": "notes/on-call_rota", "old_string": "t", "new_string": "u"})).await;
     assert!(
         agent
             .read("notes/on-call_rota.md")
@@ -270,7 +283,7 @@ async fn an_indexed_memory_wants_names_and_an_index_in_every_directory() {
         json!({"command": "rename", "reason": "r", "old_path": "notes/MEMORY.md", "new_path": "x"}),
         json!({"command": "update_description", "reason": "r", "file_path": "MEMORY", "description": "d"}),
     ] {
-        let text = agent.err(&Memory, given).await;
+        let text = agent.err(&agent.edit, given).await;
         assert!(text.contains("MEMORY.md"), "{text}");
     }
 }
@@ -280,7 +293,7 @@ async fn a_patch_changes_several_files_in_one_commit_or_none() {
     let agent = Agent::with(&[HUMAN, LOCKED, ("old.md", "---\ndescription: o\n---\nlast")]);
     let patch = |body: &str| json!({"reason": "Tidy", "input": format!("*** Begin Patch\n{body}*** End Patch\n")});
     let text = agent
-        .ok(&MemoryApplyPatch, patch("*** Add File: notes/a.md\n+one\n+two\n*** Update File: system/human.md\n*** Move to: person\n@@\n-City: Turin\n+City: Rome\n*** Update File: old\n@@\n-last\n+first\n"))
+        .ok(&agent.patch, patch("*** Add File: notes/a.md\n+one\n+two\n*** Update File: system/human.md\n*** Move to: person\n@@\n-City: Turin\n+City: Rome\n*** Update File: old\n@@\n-last\n+first\n"))
         .await;
     assert!(text.starts_with("memory_apply_patch committed ("), "{text}");
     assert_eq!(
@@ -319,7 +332,7 @@ async fn a_patch_changes_several_files_in_one_commit_or_none() {
         ),
         ("*** Explode\n", "is not a valid hunk header"),
     ] {
-        let text = agent.err(&MemoryApplyPatch, patch(body)).await;
+        let text = agent.err(&agent.patch, patch(body)).await;
         assert!(
             text.starts_with("memory_apply_patch: ") && text.contains(expected),
             "{text}"
@@ -335,20 +348,21 @@ async fn a_dirty_or_missing_repository_and_a_refusing_hook_stop_a_change() {
     fs::create_dir_all(hook.parent().unwrap()).unwrap();
     fs::write(&hook, "#!/bin/sh\necho not today >&2\nexit 1\n").unwrap();
     fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let text = agent.err(&Memory, call.clone()).await;
+    let text = agent.err(&agent.edit, call.clone()).await;
     assert!(text.contains("not today"), "{text}");
     assert_eq!(agent.read("system/human.md"), HUMAN.1);
     fs::write(agent.root.join("stray"), "x").unwrap();
-    let (status, text) = agent.run(&Memory, call.clone()).await;
+    let (status, text) = agent.run(&agent.edit, call.clone()).await;
     assert_eq!(status, Status::Error);
     assert!(
         text.contains("Memory repo has uncommitted changes."),
         "{text}"
     );
     let bench = Bench::new();
-    let outcome = bench.run(&Memory, args(call)).await;
+    let edit = MemoryEdit(memory(&bench));
+    let outcome = bench.run(&edit, args(call)).await;
     assert!(
-        text_of(&outcome).contains("is not a git repository"),
+        text_of(&outcome).contains("There is no memory repository of this agent"),
         "{outcome:?}"
     );
     assert!(!Path::new(&bench.context.home.join(".letta/agents")).exists());

@@ -165,7 +165,7 @@ impl Query {
     fn searcher(&self, wanted: Wanted, explicit: bool) -> Searcher {
         let mut builder = SearcherBuilder::new();
         builder
-            .line_number(true)
+            .line_number(matches!(wanted, Wanted::Lines { .. }))
             .multi_line(self.multiline)
             .heap_limit(Some(BUFFER_BYTES))
             .memory_map(MmapChoice::never())
@@ -212,19 +212,22 @@ pub fn grep(
         0_u64,
     ));
     let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
+    // Each has a buffer of its own, which must not be made anew for each file.
+    let idle = Mutex::new(Vec::new());
+    let idle = || idle.lock().unwrap_or_else(PoisonError::into_inner);
     let walked = tree.visit(budget, &|path, explicit| {
         let wants = lock().0.wants(path);
         if !wants && !totals {
             return Ok(());
         }
-        let hits = search_file(
-            path,
-            query,
-            wanted,
-            explicit,
-            if wants { max } else { 0 },
-            budget,
-        )?;
+        let known = if explicit { None } else { idle().pop() };
+        let mut searcher = known.unwrap_or_else(|| query.searcher(wanted, explicit));
+        let max = if wants { max } else { 0 };
+        let hits = search_file(path, query, &mut searcher, wanted, explicit, max, budget);
+        if !explicit {
+            idle().push(searcher);
+        }
+        let hits = hits?;
         if hits.count == 0 {
             return Ok(());
         }
@@ -260,6 +263,7 @@ pub fn grep(
 fn search_file(
     path: &Path,
     query: &Query,
+    searcher: &mut Searcher,
     wanted: Wanted,
     explicit: bool,
     max_lines: usize,
@@ -285,10 +289,7 @@ fn search_file(
         hits: FileHits::default(),
     };
     let watched = Watched { file, budget };
-    match query
-        .searcher(wanted, explicit)
-        .search_reader(&query.matcher, watched, &mut sink)
-    {
+    match searcher.search_reader(&query.matcher, watched, &mut sink) {
         Ok(()) => Ok(sink.finished(explicit)),
         Err(error) => match stopped(&error) {
             Some(stop) => Err(Trouble::Stop(stop)),

@@ -38,12 +38,12 @@ Changes a task of this conversation's task list and returns it as JSON. Only the
 
 static CREATE_PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "subject": {"type": "string", "description": "What is to be done, as a short imperative"},
-            "description": {"type": "string", "description": "Enough detail to do it later"},
-            "activeForm": {"type": "string", "description": "The form shown while it is being done, such as \"Running the tests\""},
-            "metadata": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Anything else to remember with the task"},
-        }),
+        r#"{
+    "subject": {"type": "string", "description": "What is to be done, as a short imperative"},
+    "description": {"type": "string", "description": "Enough detail to do it later"},
+    "activeForm": {"type": "string", "description": "The form shown while it is being done, such as \"Running the tests\""},
+    "metadata": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Anything else to remember with the task"}
+}"#,
         &["subject", "description"],
         DRAFT_07,
     )
@@ -51,13 +51,15 @@ static CREATE_PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
 
 static GET_PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({"taskId": {"type": "string", "description": "The task, such as \"task_1\""}}),
+        r#"{
+    "taskId": {"type": "string", "description": "The task, such as \"task_1\""}
+}"#,
         &["taskId"],
         DRAFT_07,
     )
 });
 
-static LIST_PARAMETERS: LazyLock<Value> = LazyLock::new(|| schema(json!({}), &[], DRAFT_07));
+static LIST_PARAMETERS: LazyLock<Value> = LazyLock::new(|| schema(r#"{}"#, &[], DRAFT_07));
 
 static UPDATE_PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     let ids = |what| json!({"type": "array", "items": {"type": "string"}, "description": what});
@@ -261,7 +263,8 @@ impl TaskTool {
                 return Err(Failure::new(format!(
                     "{}: metadata['{key}'] must be a string, received {}",
                     self.name(),
-                    type_name(value)
+                    // There is one kind of number here.
+                    type_name(value).replace("integer", "number")
                 )));
             }
         }
@@ -415,7 +418,7 @@ mod tests {
             (
                 &create,
                 json!({"subject": "s", "description": "d", "metadata": {"k": 1}}),
-                "TaskCreate: metadata['k'] must be a string, received integer",
+                "TaskCreate: metadata['k'] must be a string, received number",
             ),
             (
                 &update,

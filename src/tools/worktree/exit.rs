@@ -4,12 +4,12 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::claim::Claim;
+use super::git::{Git, GitError};
 use super::{Repository, Trouble, branch_of, on_disk};
 use crate::tools::args::{Args, DRAFT_07, schema};
-use crate::tools::git::{Git, GitError};
 use crate::tools::tool::{Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome};
 
 /// Lines of each kind of unsaved work that an error shows.
@@ -24,10 +24,10 @@ Leaves the worktree that this conversation is in and moves it to the primary che
 
 static PARAMETERS: LazyLock<Value> = LazyLock::new(|| {
     schema(
-        json!({
-            "action": {"type": "string", "enum": ["keep", "remove"], "description": "What becomes of the worktree"},
-            "discard_changes": {"type": "boolean", "description": "Remove it with the work in it; false if not given"}
-        }),
+        r#"{
+    "action": {"type": "string", "enum": ["keep", "remove"], "description": "What becomes of the worktree"},
+    "discard_changes": {"type": "boolean", "description": "Remove it with the work in it; false if not given"}
+}"#,
         &["action"],
         DRAFT_07,
     )

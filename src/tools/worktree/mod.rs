@@ -7,12 +7,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::git::{Git, GitError};
+use self::git::{Git, GitError};
 use super::tool::{Status, ToolOutcome};
 
+mod add;
 mod claim;
 pub mod enter;
 pub mod exit;
+mod git;
 mod provision;
 
 /// How long the base may take to come from its remote.

@@ -1,15 +1,14 @@
-//! Git for the tools that need it: one command at a time, never asking
-//! anybody anything (04 §7.21).
+//! Git as the worktree tools run it: one command at a time, in the
+//! environment of the conversation, never asking anybody anything (04 §7.21).
 
-use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::tool::{ToolCall, ToolContext, ToolOutcome};
 use crate::process::{Ending, Launch, Plan, StartError, Variables};
+use crate::tools::tool::{ToolCall, ToolContext};
 
 /// The longest that one command may take, unless it is said otherwise.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,16 +38,6 @@ pub(super) enum GitError {
         /// What it printed.
         detail: String,
     },
-}
-
-impl GitError {
-    /// What the model gets.
-    pub(super) fn outcome(&self) -> ToolOutcome {
-        match self {
-            Self::Aborted => ToolOutcome::interrupted(),
-            other => ToolOutcome::error(format!("Error: {other}")),
-        }
-    }
 }
 
 /// What a command that ran came to.
@@ -100,12 +89,6 @@ impl<'a> Git<'a> {
             cancel: call.cancel.clone(),
             env,
         }
-    }
-
-    /// The same with one more variable.
-    pub(super) fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
-        self.env.insert(name.into(), value.into());
-        self
     }
 
     /// Runs `git arguments` in `directory`.
