@@ -347,8 +347,14 @@ impl Writer {
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        // The first lines make the file, which people look for at once.
+        let gather = if queue.written > 0 {
+            GATHER
+        } else {
+            Duration::ZERO
+        };
         queue.writer = WriterIs::Gathering;
-        let gathered = self.shared.wake.wait_timeout_while(queue, GATHER, |queue| {
+        let gathered = self.shared.wake.wait_timeout_while(queue, gather, |queue| {
             queue.writer == WriterIs::Gathering && !queue.closed
         });
         queue = gathered.unwrap_or_else(PoisonError::into_inner).0;
