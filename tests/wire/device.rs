@@ -75,17 +75,15 @@ async fn s06_4_2_a_checkout_is_followed_by_the_status_of_each_conversation() {
         (&answer["success"], &answer["branch"]),
         (&json!(true), &json!("other"))
     );
+    // What a sync shows of the branch before may still be under way.
+    let now = json!({"branch": "other", "recent_branches": ["main"]});
     for scope in &scopes {
         let shows = |frame: &Frame| {
             frame.kind() == "update_device_status"
                 && frame.value["runtime"]["conversation_id"] == scope.runtime()["conversation_id"]
+                && frame.value["device_status"]["git_context"] == now
         };
-        let (status, _) = lab.frame(mark, shows).await;
-        let git = &status["device_status"]["git_context"];
-        assert_eq!(
-            *git,
-            json!({"branch": "other", "recent_branches": ["main"]})
-        );
+        lab.frame(mark, shows).await;
     }
 }
 
