@@ -78,9 +78,9 @@ mod tests {
             std::process::exit(1);
         }
         let dir = tempfile::tempdir().unwrap();
-        let name = thread::current().name().unwrap_or_default().to_owned();
+        let name = "telemetry::last_words::tests::a_panic_anywhere_is_told_without_secrets_and_ends_the_process";
         let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", &name])
+            .args(["--exact", "--nocapture", name])
             .env(CHILD, dir.path())
             .output()
             .unwrap();
