@@ -20,14 +20,14 @@ ARG TARGETARCH
 ARG BINARY=build
 WORKDIR /src
 RUN [ "$BINARY" = dist ] || { apt-get update \
- && apt-get install -y --no-install-recommends binutils musl-tools \
+ && apt-get install -y --no-install-recommends binutils make musl-tools \
     $([ "$(uname -m)-$TARGETARCH" != x86_64-arm64 ] || echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross) \
  && rm -rf /var/lib/apt/lists/*; }
 # The last pattern may match nothing.
 COPY Cargo.toml Cargo.lock dist* ./dist/
 COPY local-cloud local-cloud
 COPY benches benches
-COPY scripts/build-static scripts/build-static
+COPY scripts/build-static scripts/link-without-unwinding scripts/
 COPY src src
 RUN case "$TARGETARCH" in arm64) arch=aarch64 ;; *) arch=x86_64 ;; esac \
  && mv dist/Cargo.* . \

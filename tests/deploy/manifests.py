@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 # https://fly.io/docs/reference/configuration/
@@ -151,6 +152,23 @@ def check_dockerfile(text):
                 fail(f"Dockerfile: {name} has no {part}")
 
 
+def check_build_context(text):
+    """What the image is built from reaches the builder, and the build script finds what it runs."""
+    copied = set()
+    for line in instructions(text):
+        words = line.split()
+        if words[0] == "COPY" and not any(word.startswith("--from") for word in words):
+            copied.update(words[1:-1])
+    patterns = [line[1:] for line in Path(".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for source in sorted(copied):
+        if not any(fnmatch(pattern, source) or fnmatch(source, pattern) for pattern in patterns):
+            fail(f".dockerignore keeps {source} from the Dockerfile's COPY")
+    script = "scripts/build-static"
+    for used in sorted(set(re.findall(r"scripts/[\w-]+", Path(script).read_text())) | {script}):
+        if Path(used).exists() and used not in copied:
+            fail(f"Dockerfile: {script} needs {used}, which no COPY brings")
+
+
 def check_one_repository():
     """Every file that names the repository names the same."""
     cargo = tomllib.loads(Path("Cargo.toml").read_text())
@@ -170,6 +188,7 @@ def main():
     check("fly.toml", tomllib.loads(Path("fly.toml").read_text()), FLY)
     check("railway.json", json.loads(Path("railway.json").read_text()), RAILWAY)
     check_dockerfile(Path("Dockerfile").read_text())
+    check_build_context(Path("Dockerfile").read_text())
     check_one_repository()
     for text in failures:
         print(text, file=sys.stderr)

@@ -64,9 +64,19 @@ async fn s06_4_2_a_checkout_is_followed_by_the_status_of_each_conversation() {
     repository(&lab);
     let device = lab.device().await;
     let scopes = [scope(), Scope::new("agent-1", "default")];
+    let shows = |scope: &Scope, frame: &Frame| {
+        frame.kind() == "update_device_status"
+            && frame.value["runtime"]["conversation_id"] == scope.runtime()["conversation_id"]
+    };
     for scope in &scopes {
+        let mark = lab.cloud.mark();
         let sync = json!({"type": "sync", "runtime": scope.runtime()});
         device.request(sync, SOON).await.unwrap();
+        // What is still under way says the branch before.
+        lab.frame(mark, |frame| {
+            shows(scope, frame) && frame.value["device_status"]["git_context"]["branch"] == "main"
+        })
+        .await;
     }
     let mark = lab.cloud.mark();
     let checkout = json!({"type": "checkout_branch", "branch": "other"});
@@ -75,15 +85,12 @@ async fn s06_4_2_a_checkout_is_followed_by_the_status_of_each_conversation() {
         (&answer["success"], &answer["branch"]),
         (&json!(true), &json!("other"))
     );
-    // What a sync shows of the branch before may still be under way.
-    let now = json!({"branch": "other", "recent_branches": ["main"]});
     for scope in &scopes {
-        let shows = |frame: &Frame| {
-            frame.kind() == "update_device_status"
-                && frame.value["runtime"]["conversation_id"] == scope.runtime()["conversation_id"]
-                && frame.value["device_status"]["git_context"] == now
-        };
-        lab.frame(mark, shows).await;
+        let (status, _) = lab.frame(mark, |frame| shows(scope, frame)).await;
+        assert_eq!(
+            status["device_status"]["git_context"],
+            json!({"branch": "other", "recent_branches": ["main"]})
+        );
     }
 }
 

@@ -1,6 +1,7 @@
 //! `letta server --listen` with a cloud that is only its API, and clients that
 //! dial it.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -174,10 +175,23 @@ impl Direct {
 
     /// How many descriptors the program holds.
     pub(crate) fn descriptors(&self) -> usize {
+        self.open_files().count()
+    }
+
+    /// Waits for the one file that the program opens in its own time after its start.
+    pub(crate) async fn settled(&self) {
+        eventually("the scheduler takes no lock", async || {
+            self.open_files()
+                .any(|file| file.ends_with("crons.scheduler.lock"))
+        })
+        .await;
+    }
+
+    fn open_files(&self) -> impl Iterator<Item = PathBuf> {
         let pid = self.program.id().unwrap();
-        std::fs::read_dir(format!("/proc/{pid}/fd"))
-            .unwrap()
-            .count()
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        // One that was closed meanwhile has no name any more.
+        open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
     }
 }
 
