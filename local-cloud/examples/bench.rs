@@ -8,12 +8,15 @@
     reason = "a benchmark reports to the person who started it"
 )]
 
+mod measured;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use local_cloud::{LocalCloud, Options, Scope};
+
+use self::measured::{pss, spread, start};
 
 /// Longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -28,17 +31,6 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 const SCRIPT: &str =
     "CALL Bash {\"command\":\"echo hello\",\"description\":\"Say hello\"}\nSAY done";
-
-/// A running listener; it ends with the value.
-struct Listener(Child);
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // It may have ended by itself; either way it is waited for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -119,46 +111,14 @@ async fn measure(binary: &Path, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn start(binary: &Path, cloud: &LocalCloud, home: &Path) -> Result<Listener> {
-    std::fs::create_dir_all(home)?;
-    let child = Command::new(binary)
-        .args(["server", "--env-name", "bench"])
-        .current_dir(home)
-        .env("HOME", home)
-        .env("LETTA_BASE_URL", cloud.base_url())
-        .env("LETTA_API_KEY", "bench")
-        .env("LETTA_HEALTH_ADDR", "off")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .context("the binary cannot be started")?;
-    Ok(Listener(child))
-}
-
 async fn turn(cloud: &LocalCloud, scope: &Scope) -> Result<Duration> {
     let turn = cloud.turn(scope, SCRIPT).await?;
     ensure!(turn.text() == "done", "a turn said {:?}", turn.text());
     Ok(turn.took)
 }
 
-/// Median, least and most.
-fn spread(times: &mut [Duration]) -> String {
-    times.sort_unstable();
-    let at = |index: usize| times.get(index).copied().unwrap_or_default();
-    let (median, most) = (at(times.len() / 2), at(times.len().saturating_sub(1)));
-    format!("{median:.1?} median, {:.1?} to {most:.1?}", at(0))
-}
-
 fn load() -> Result<String> {
     Ok(std::fs::read_to_string("/proc/loadavg")?.trim().to_owned())
-}
-
-/// Proportional memory of a process, in KiB.
-fn pss(pid: u32) -> Result<u64> {
-    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    number.context("no Pss")?.trim().parse().context("Pss")
 }
 
 /// Processor time of a process and of the children it has waited for, in ticks.

@@ -9,13 +9,16 @@
     reason = "a benchmark reports to the person who started it"
 )]
 
+mod measured;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use local_cloud::{LocalCloud, Options, Scope};
 use serde_json::json;
+
+use self::measured::{pss, spread, start};
 
 /// Longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -26,17 +29,6 @@ const AT_ONCE: usize = 32;
 /// Inputs while they run.
 const INPUTS: usize = 50;
 const SETTLE: Duration = Duration::from_secs(5);
-
-/// A running listener; it ends with the value.
-struct Listener(Child);
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // It may have ended by itself; either way it is waited for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -116,35 +108,4 @@ async fn launch(device: &local_cloud::Device, scope: &Scope, script: &str) -> Re
     let answer = device.request(launch, LIMIT).await?;
     ensure!(answer["success"] == true, "{answer}");
     Ok(began)
-}
-
-fn start(binary: &Path, cloud: &LocalCloud, home: &Path) -> Result<Listener> {
-    let child = Command::new(binary)
-        .args(["server", "--env-name", "bench"])
-        .current_dir(home)
-        .env("HOME", home)
-        .env("LETTA_BASE_URL", cloud.base_url())
-        .env("LETTA_API_KEY", "bench")
-        .env("LETTA_HEALTH_ADDR", "off")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .context("the binary cannot be started")?;
-    Ok(Listener(child))
-}
-
-/// Median, least and most.
-fn spread(times: &mut [Duration]) -> String {
-    times.sort_unstable();
-    let at = |index: usize| times.get(index).copied().unwrap_or_default();
-    let (median, most) = (at(times.len() / 2), at(times.len().saturating_sub(1)));
-    format!("{median:.1?} median, {:.1?} to {most:.1?}", at(0))
-}
-
-/// Proportional memory of a process, in KiB.
-fn pss(pid: u32) -> Result<u64> {
-    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    number.context("no Pss")?.trim().parse().context("Pss")
 }

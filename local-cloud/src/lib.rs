@@ -19,6 +19,7 @@
 //! # Ok(()) }
 //! ```
 
+mod connections;
 mod control;
 mod device;
 mod entry;

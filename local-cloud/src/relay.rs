@@ -16,8 +16,8 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::connections::Connection;
 use crate::letta::store::not_found;
-use crate::link::Connection;
 use crate::reply;
 use crate::server::Cloud;
 use crate::sync::lock;

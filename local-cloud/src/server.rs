@@ -19,12 +19,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::connections::Devices;
 use crate::control::Registration;
 use crate::entry::entry;
 use crate::fault::{Fault, Faults, Target};
 use crate::letta;
 use crate::letta::store::Store;
-use crate::link::{Devices, Frame};
+use crate::link::Frame;
 use crate::log::{Log, WaitError};
 use crate::net::{Peer, TapListener, Taps};
 use crate::oauth::OAuth;

@@ -597,25 +597,4 @@ mod tests {
         let echoed: Vec<u8> = rx.iter().flatten().collect();
         assert!(String::from_utf8(echoed).unwrap().ends_with("last words\n"));
     }
-
-    #[test]
-    #[ignore = "a measurement: cargo test --release -- --ignored --nocapture session_log"]
-    fn cost_of_a_large_frame_for_the_caller() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = SessionLog::open(options(dir.path()));
-        let frame = format!(r#"{{"type":"x","t":"{}"}}"#, "a".repeat(1 << 20));
-        let mut spent = Duration::ZERO;
-        const ROUNDS: u32 = 20_000;
-        for round in 0..ROUNDS {
-            let before = Instant::now();
-            log.frame(Direction::Sent, Label::Protocol, &frame);
-            spent += before.elapsed();
-            if round % 512 == 0 {
-                log.flush(LONG);
-            }
-        }
-        let each = spent / ROUNDS;
-        println!("{each:?} per frame");
-        assert!(each < Duration::from_micros(5), "{each:?}");
-    }
 }

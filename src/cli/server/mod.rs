@@ -1,7 +1,9 @@
 //! `letta server`: everything is put together here, in the order of spec 01 §1.
 
 mod bridge;
+mod children;
 mod direct;
+mod ending;
 mod health;
 mod schedules;
 mod signals;
@@ -16,11 +18,13 @@ use anyhow::{Context, Result};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::children::processes;
 use self::direct::Direct;
+use self::ending::{ended, quiet, told};
 use self::signals::Signals;
 use self::start::Foundation;
 use super::detach::{self, Detached};
-use super::{help, init, notify::Notifier, usage};
+use super::{help, notify::Notifier, usage};
 use crate::api::models::Models;
 use crate::config::{FrameLog, ServerCommand, USAGE_EXIT, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
@@ -28,8 +32,6 @@ use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Servi
 use crate::events::EventSink;
 use crate::hooks::Hooks;
 use crate::listener::{Listener, door};
-use crate::process::environment::install_shim;
-use crate::process::{BaseEnvironment, Processes};
 use crate::protocol::{ConnectionId, PermissionMode};
 use crate::skills::Skills;
 use crate::state::instance_lock::{InstanceLock, InstanceLockError, InstanceScope};
@@ -45,7 +47,7 @@ use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions}
 use crate::tools::image::Images;
 use crate::tools::{Controllers, Toolbox, command_tools, file_tools, overflow, plan_tools};
 use crate::transport::direct::DirectParts;
-use crate::transport::relay::{ExitReason, Relay, RelayConfig, RelayParts};
+use crate::transport::relay::{Relay, RelayConfig, RelayParts};
 use crate::transport::watchdog::{self, Watchdog};
 
 /// After this long without a tick the process ends itself.
@@ -444,15 +446,6 @@ async fn serve(
     Ok(code)
 }
 
-/// Variables that say something about this process alone.
-const OF_THIS_PROCESS: [&str; 5] = [
-    init::MARKER,
-    detach::MARKER,
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
-
 /// Names of tools that get a label of their own in the metrics.
 const TOOL_NAMES: [&str; 17] = [
     "Agent",
@@ -495,49 +488,6 @@ fn greet(
     println!("Health: {}", health.address());
 }
 
-/// Everything that children of this process get.
-fn processes(foundation: &Foundation, device_id: &str) -> Processes {
-    let binary = std::env::current_exe().unwrap_or_else(|_| "letta".into());
-    let shim = foundation.home.letta.join("letta-code-shell-shim");
-    let shim = match install_shim(&shim, &binary) {
-        Ok(()) => Some(shim),
-        Err(error) => {
-            eprintln!("Warning: commands will not find `letta` on their PATH: {error}");
-            None
-        }
-    };
-    let hidden = foundation.config.hidden_from_children();
-    let hidden = hidden.iter().chain(&OF_THIS_PROCESS);
-    let mut variables: std::collections::BTreeMap<_, _> = std::env::vars_os()
-        .filter(|(name, _)| !hidden.clone().any(|hidden| name == hidden))
-        .collect();
-    // Where a platform's volume takes the place of HOME, and where a service has none.
-    variables.insert("HOME".into(), foundation.home.user.clone().into());
-    Processes::new(BaseEnvironment::new(
-        variables,
-        &binary,
-        shim.as_deref(),
-        Some(device_id),
-    ))
-}
-
-/// Waits for the end of the relay; for ever when there is none.
-async fn ended(
-    relay: &mut Option<tokio::task::JoinHandle<crate::transport::relay::RelayEnd>>,
-) -> Result<crate::transport::relay::RelayEnd, tokio::task::JoinError> {
-    match relay {
-        Some(relay) => relay.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until no turn runs.
-async fn quiet(services: &Services) {
-    let mut total = services.load.total();
-    // The sender lives in `services`.
-    let _ = total.wait_for(|load| load.turns == 0).await;
-}
-
 /// Reads the user settings again; rules and hooks are read with every call anyway.
 fn settings_reload(foundation: &Foundation, notifier: &Notifier) -> impl Fn() + Sync + use<> {
     let settings = foundation.settings.clone();
@@ -548,13 +498,4 @@ fn settings_reload(foundation: &Foundation, notifier: &Notifier) -> impl Fn() + 
         tracing::info!("Settings were read again.");
         notifier.reloaded();
     }
-}
-
-/// Tells why the relay ended; the exit code.
-fn told(log: &SessionLog, exit: &ExitReason) -> u8 {
-    if *exit != ExitReason::Stopped {
-        log.line(format!("FATAL: {exit}"));
-        eprintln!("Error: {exit}");
-    }
-    exit.code()
 }
