@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -134,7 +134,7 @@ pub(crate) struct Conversation {
     pub(crate) toolset: Option<Toolset>,
     pub(crate) skill_sources: Option<Vec<Source>>,
     /// The skills of the last turn, as the device status shows them.
-    pub(crate) skills: Vec<Value>,
+    pub(crate) skills: Arc<RawValue>,
     pub(crate) slash_turn: Option<SlashTurn>,
     /// The memory takes too much of the prompt.
     pub(crate) should_doctor: bool,
@@ -158,6 +158,7 @@ impl Conversation {
     ) -> Self {
         let frames = Frames::new(scope.clone(), services.events.clone());
         let (next_item, next_batch) = remnant.counters;
+        let skills = Arc::clone(&services.empty_list);
         Self {
             scope,
             services,
@@ -179,7 +180,7 @@ impl Conversation {
             subscribers,
             toolset: None,
             skill_sources: remnant.skill_sources,
-            skills: Vec::new(),
+            skills,
             slash_turn: None,
             should_doctor: false,
             turn: None,

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::protocol::event::Experiment;
 use crate::state::UserSettings;
 use crate::state::json_file::JsonFileError;
 
@@ -25,26 +26,30 @@ const ALL: [(&str, &str, bool); 6] = [
 const TITLES: &str = "conversation_titles";
 const TITLES_KEY: &str = "autoConversationTitles";
 
+/// What is said of each.
+const DESCRIPTION: &str = "Stored for other programs; without effect on this computer.";
+
 /// All switches as they stand.
-pub fn snapshot(settings: &UserSettings) -> Vec<Value> {
+pub fn snapshot(settings: &UserSettings) -> Vec<Experiment> {
     let stored = settings.get("experiments");
     ALL.iter()
-        .map(|(id, label, _)| {
-            let value = if *id == TITLES {
+        .map(|&(id, label, _)| {
+            let value = if id == TITLES {
                 settings.get(TITLES_KEY)
             } else {
-                stored.as_ref().and_then(|stored| stored.get(*id)).cloned()
+                stored.as_ref().and_then(|stored| stored.get(id)).cloned()
             };
             let value = value.as_ref().and_then(Value::as_bool);
             // Titles have a setting rather than an override.
-            let own = value.filter(|_| *id != TITLES);
-            json!({
-                "id": id, "label": label,
-                "description": "Stored for other programs; without effect on this computer.",
-                "enabled": value.unwrap_or(false),
-                "source": if own.is_some() { "override" } else { "default" },
-                "override": own,
-            })
+            let own = value.filter(|_| id != TITLES);
+            Experiment {
+                id,
+                label,
+                description: DESCRIPTION,
+                enabled: value.unwrap_or(false),
+                source: if own.is_some() { "override" } else { "default" },
+                r#override: own,
+            }
         })
         .collect()
 }
@@ -89,14 +94,11 @@ mod tests {
         assert_eq!(settings.get("experiments"), Some(json!({"tui_cron": true})));
         assert_eq!(settings.get("autoConversationTitles"), Some(json!(true)));
         let shown = snapshot(&settings);
-        let ids: Vec<&str> = shown
-            .iter()
-            .map(|row| row["id"].as_str().unwrap())
-            .collect();
+        let ids: Vec<&str> = shown.iter().map(|row| row.id).collect();
         assert_eq!(ids.len(), 6);
         let of = |id: &str| {
-            let row = shown.iter().find(|row| row["id"] == id).unwrap();
-            json!([row["enabled"], row["source"], row["override"]])
+            let row = shown.iter().find(|row| row.id == id).unwrap();
+            json!([row.enabled, row.source, row.r#override])
         };
         assert_eq!(of("tui_cron"), json!([true, "override", true]));
         assert_eq!(of(TITLES), json!([true, "default", null]));

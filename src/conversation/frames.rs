@@ -11,6 +11,16 @@ use crate::protocol::event::{Delta, Event, Lifecycle};
 use crate::protocol::time::iso_millis;
 use crate::protocol::{ConnectionId, Scope};
 
+/// Most events have fewer bytes than this.
+const EVENT_BYTES: usize = 1024;
+
+/// The JSON text of an event that probably has no more than `bytes`.
+pub(crate) fn text_of(event: &Event<'_>, bytes: usize) -> Option<String> {
+    let mut text = Vec::with_capacity(bytes);
+    serde_json::to_writer(&mut text, event).ok()?;
+    String::from_utf8(text).ok()
+}
+
 /// The time now as it stands on the wire.
 pub(crate) fn now() -> String {
     iso_millis(SystemTime::now())
@@ -64,7 +74,7 @@ impl Frames {
 
     /// Sends an event to `to`.
     pub(crate) fn event_to(&self, to: Audience, event: &Event<'_>) {
-        if let Ok(body) = serde_json::to_string(event) {
+        if let Some(body) = text_of(event, EVENT_BYTES) {
             self.body_to(to, kind_of(event), body.into());
         }
     }

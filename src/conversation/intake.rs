@@ -183,10 +183,8 @@ impl Conversation {
         if let Some(Preference::Preset(preset)) = toolset.and_then(Preference::parse) {
             let selection = Selection::preset(preset);
             let tools = self.services.toolbox.for_turn(&selection, Vec::new());
-            self.toolset = tools.ok().map(|tools| Toolset {
-                name: preset.as_str().to_owned(),
-                tools: tools.loaded().map(String::from).collect(),
-            });
+            let toolset = tools.map(|tools| Toolset::new(preset.as_str(), &tools).ok());
+            self.toolset = toolset.ok().flatten();
         }
         if let Some((message, level)) = status {
             let body = Lifecycle::Status { message, level };

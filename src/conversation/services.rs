@@ -94,8 +94,8 @@ pub struct Services {
     pub images: Images,
     /// Files that hold credentials (05 §13.3).
     pub credential_files: Vec<String>,
-    /// An empty `client_skills`.
-    pub no_skills: Arc<RawValue>,
+    /// An empty list as JSON text.
+    pub empty_list: Arc<RawValue>,
     /// The parts of a device status that never change.
     pub catalogs: Catalogs,
     /// The user's home and `~/.letta`.

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::actor::Conversation;
 use super::experiments;
+use super::frames::text_of;
 use crate::events::{Audience, EventKind};
-use crate::protocol::event::{DeviceStatus, Event, LoopState, LoopStatus};
+use crate::protocol::event::{DeviceStatus, Event, LoopState, LoopStatus, ReflectionSettings};
 use crate::protocol::reply::LETTA_CODE_VERSION;
 use crate::protocol::{ConnectionId, PermissionMode};
 
@@ -29,10 +29,14 @@ pub const SUPPORTED_COMMANDS: &[&str] = &[
     "monitor_stop",
 ];
 
+/// A device status with the usual toolset and skills has about this many bytes.
+const DEVICE_STATUS_BYTES: usize = 6 * 1024;
+
 /// The parts of a device status that never change, as JSON text made once.
 #[derive(Debug)]
 pub struct Catalogs {
     pub(crate) toolsets: Box<RawValue>,
+    pub(crate) commands: Box<RawValue>,
 }
 
 impl Catalogs {
@@ -43,7 +47,8 @@ impl Catalogs {
     pub fn new() -> serde_json::Result<Self> {
         let toolsets = crate::tools::toolset::catalogue();
         Ok(Self {
-            toolsets: serde_json::value::to_raw_value(&toolsets)?,
+            toolsets: to_raw_value(&toolsets)?,
+            commands: to_raw_value(SUPPORTED_COMMANDS)?,
         })
     }
 }
@@ -87,12 +92,12 @@ impl Conversation {
             Some((_, git)) => git.clone(),
             None => self.services.git.cached(&cwd).flatten(),
         };
-        let empty: &[String] = &[];
         let processes = match agent {
             Some(_) => self.background_processes(),
             None => Vec::new(),
         };
         let experiments = experiments::snapshot(&self.services.settings);
+        let catalogs = &self.services.catalogs;
         let status = DeviceStatus {
             current_connection_id: link.connection.as_ref().map(ConnectionId::as_str),
             connection_name: Some(&link.name),
@@ -108,11 +113,11 @@ impl Conversation {
                 None => (preference != "auto").then_some(preference.as_str()),
             },
             current_toolset_preference: &preference,
-            available_toolsets: &self.services.catalogs.toolsets,
+            available_toolsets: &catalogs.toolsets,
             current_loaded_tools: self
                 .toolset
                 .as_ref()
-                .map_or(empty, |toolset| &toolset.tools),
+                .map_or(&*self.services.empty_list, |toolset| &*toolset.tools),
             current_available_skills: &self.skills,
             background_processes: &processes,
             pending_control_requests: &pending,
@@ -120,19 +125,20 @@ impl Conversation {
             memory_directory: memory.as_deref(),
             cwd_revision: self.services.remote.cwd_revision(),
             should_doctor: self.should_doctor,
-            supported_commands: SUPPORTED_COMMANDS,
+            supported_commands: &catalogs.commands,
             // Reflection is not done by this program, and says so (00 §8).
-            reflection_settings: agent.map(|agent| {
-                json!({
-                    "agent_id": agent, "trigger": "off", "step_count": 25,
-                    "merge": "auto", "merge_instructions": "",
-                })
+            reflection_settings: agent.map(|agent_id| ReflectionSettings {
+                agent_id,
+                trigger: "off",
+                step_count: 25,
+                merge: "auto",
+                merge_instructions: "",
             }),
         };
-        serde_json::to_string(&Event::UpdateDeviceStatus {
+        let event = Event::UpdateDeviceStatus {
             device_status: &status,
-        })
-        .ok()
+        };
+        text_of(&event, DEVICE_STATUS_BYTES)
     }
 
     /// Sends `update_device_status` to all subscribers.

@@ -131,7 +131,7 @@ impl Trial {
                 stall_lookup: Duration::from_secs(5),
             },
             credential_files: Vec::new(),
-            no_skills: RawValue::from_string("[]".into())?.into(),
+            empty_list: RawValue::from_string("[]".into())?.into(),
             catalogs: Catalogs::new()?,
             home,
             draining: CancellationToken::new(),

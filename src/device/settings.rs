@@ -244,7 +244,7 @@ pub(super) async fn get_experiments(call: Call) -> Answer {
 
 pub(super) async fn set_experiment(mut call: Call) -> Answer {
     let all = experiments::snapshot(&call.services().settings);
-    call.echo("experiments", all);
+    call.echo("experiments", json!(all));
     let id = call.fields.string("experiment_id")?;
     if !experiments::is_settable(&id) {
         let expected = "conversation_titles, desktop_conversation_bootstrap or tui_cron";

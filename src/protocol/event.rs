@@ -256,16 +256,16 @@ pub struct DeviceStatus<'a> {
     pub current_toolset_preference: &'a str,
     /// Static catalog.
     pub available_toolsets: &'a RawValue,
-    /// Tools of the last turn.
-    pub current_loaded_tools: &'a [String],
+    /// Names of the tools of the last turn.
+    pub current_loaded_tools: &'a RawValue,
     /// Skills of the last turn.
-    pub current_available_skills: &'a [Value],
+    pub current_available_skills: &'a RawValue,
     /// Running work of this conversation.
     pub background_processes: &'a [Value],
     /// Approvals that wait for a human.
     pub pending_control_requests: &'a [PendingControlRequest<'a>],
     /// Feature switches.
-    pub experiments: &'a [Value],
+    pub experiments: &'a [Experiment],
     /// The agent's memory root.
     pub memory_directory: Option<&'a str>,
     /// Grows with every change of a working directory.
@@ -273,9 +273,41 @@ pub struct DeviceStatus<'a> {
     /// Memory needs a look.
     pub should_doctor: bool,
     /// Slash commands that work here.
-    pub supported_commands: &'a [&'static str],
+    pub supported_commands: &'a RawValue,
     /// Reflection of this agent.
-    pub reflection_settings: Option<Value>,
+    pub reflection_settings: Option<ReflectionSettings<'a>>,
+}
+
+/// One element of `experiments` (06 §13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Experiment {
+    /// What it is set by.
+    pub id: &'static str,
+    /// What people call it.
+    pub label: &'static str,
+    /// What it does here.
+    pub description: &'static str,
+    /// Whether it is on.
+    pub enabled: bool,
+    /// `override` or `default`.
+    pub source: &'static str,
+    /// What the user set, where that is a setting of its own.
+    pub r#override: Option<bool>,
+}
+
+/// `reflection_settings` (06 §13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ReflectionSettings<'a> {
+    /// Whose.
+    pub agent_id: &'a str,
+    /// `off`, `step-count` or `compaction-event`.
+    pub trigger: &'a str,
+    /// Steps between two reflections.
+    pub step_count: u64,
+    /// `auto` or `explicit`.
+    pub merge: &'a str,
+    /// The user's own words on it.
+    pub merge_instructions: &'a str,
 }
 
 /// Branch and recent branches of a working directory (06 §4.3).

@@ -11,11 +11,12 @@ mod content;
 mod news;
 mod scan;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 pub use self::news::Told;
 use crate::state::Home;
@@ -202,27 +203,45 @@ impl Skills {
 /// # Errors
 /// Never in practice; serialisation of plain data.
 pub fn client_skills(skills: &[Skill]) -> serde_json::Result<Arc<RawValue>> {
-    let rows: Vec<Value> = offered(skills)
-        .map(|skill| {
-            json!({
-                "name": skill.id, "description": skill.description,
-                "location": skill.path.to_string_lossy(),
-            })
+    #[derive(Serialize)]
+    struct Offered<'a> {
+        name: &'a str,
+        description: &'a str,
+        location: Cow<'a, str>,
+    }
+    let offered: Vec<Offered<'_>> = offered(skills)
+        .map(|skill| Offered {
+            name: &skill.id,
+            description: &skill.description,
+            location: skill.path.to_string_lossy(),
         })
         .collect();
-    serde_json::value::to_raw_value(&rows).map(Arc::from)
+    serde_json::value::to_raw_value(&offered).map(Arc::from)
 }
 
 /// `current_available_skills` of a device status (07 §2.5).
-pub fn listing(skills: &[Skill]) -> Vec<Value> {
-    offered(skills)
-        .map(|skill| {
-            json!({
-                "id": skill.id, "name": skill.name, "description": skill.description,
-                "path": skill.path.to_string_lossy(), "source": skill.source.as_str(),
-            })
+///
+/// # Errors
+/// Never in practice; serialisation of plain data.
+pub fn listing(skills: &[Skill]) -> serde_json::Result<Arc<RawValue>> {
+    #[derive(Serialize)]
+    struct Listed<'a> {
+        id: &'a str,
+        name: &'a str,
+        description: &'a str,
+        path: Cow<'a, str>,
+        source: &'a str,
+    }
+    let listed: Vec<Listed<'_>> = offered(skills)
+        .map(|skill| Listed {
+            id: &skill.id,
+            name: &skill.name,
+            description: &skill.description,
+            path: skill.path.to_string_lossy(),
+            source: skill.source.as_str(),
         })
-        .collect()
+        .collect();
+    serde_json::value::to_raw_value(&listed).map(Arc::from)
 }
 
 fn offered(skills: &[Skill]) -> impl Iterator<Item = &Skill> {
@@ -357,10 +376,8 @@ mod tests {
             r#"[{"name":"a","description":"d","location":"/s/a/SKILL.md"}]"#
         );
         assert_eq!(
-            listing(&skills),
-            [
-                json!({"id":"a","name":"a","description":"d","path":"/s/a/SKILL.md","source":"global"})
-            ]
+            listing(&skills).unwrap().get(),
+            r#"[{"id":"a","name":"a","description":"d","path":"/s/a/SKILL.md","source":"global"}]"#
         );
     }
 }

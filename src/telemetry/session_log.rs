@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::tz::TimeZone;
 
 use self::file::SessionFile;
-use super::clock::clock;
+use super::clock::Clock;
 use super::redact::Secrets;
 
 /// Longest part of a frame that is written unless frames are logged whole.
@@ -170,6 +170,16 @@ enum Text {
     },
 }
 
+impl Text {
+    /// Bytes that are written at most, without the words around a frame.
+    fn len(&self) -> usize {
+        match self {
+            Self::Line(text) => text.len(),
+            Self::Frame { body, .. } => body.len(),
+        }
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -196,7 +206,7 @@ impl SessionLog {
             file,
             secrets: options.secrets,
             echo: options.echo,
-            zone: options.zone,
+            clock: Clock::new(options.zone),
             out: Vec::new(),
         };
         // The thread ends when the last handle is dropped; `flush` waits for its
@@ -300,7 +310,7 @@ struct Writer {
     file: SessionFile,
     secrets: Secrets,
     echo: Option<Box<dyn Write + Send>>,
-    zone: TimeZone,
+    clock: Clock,
     out: Vec<u8>,
 }
 
@@ -365,8 +375,10 @@ impl Writer {
     }
 
     fn render(&mut self, record: &Record) {
-        let clock = clock(record.at, &self.zone);
-        let mut line = format!("[{clock}] ");
+        let mut line = String::with_capacity(64 + record.text.len());
+        line.push('[');
+        self.clock.push(&mut line, record.at);
+        line.push_str("] ");
         match &record.text {
             Text::Line(text) => push_one_line(&mut line, &self.secrets.mask_text(text)),
             Text::Frame {
@@ -408,7 +420,7 @@ impl Writer {
 /// Appends `text` so that it cannot begin another line of the log.
 fn push_one_line(line: &mut String, text: &str) {
     // Frames have no line breaks, and are most of the log.
-    if !text.as_bytes().contains(&b'\n') && !text.as_bytes().contains(&b'\r') {
+    if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_none() {
         return line.push_str(text);
     }
     for part in text.split_inclusive(['\n', '\r']) {

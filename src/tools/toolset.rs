@@ -353,9 +353,14 @@ pub fn server_name(name: &str) -> &str {
     if name == "Task" { "Agent" } else { name }
 }
 
-fn is_bundled(name: &str) -> bool {
+/// The name of every tool that is not a controller's; some more than once.
+pub fn bundled() -> impl Iterator<Item = &'static str> {
     let lists: [&[&str]; 5] = [&DEFAULT, &CODEX, &LETTA, &ON_REQUEST, &LEFT_OUT];
-    lists.iter().any(|list| list.contains(&name))
+    lists.into_iter().flatten().copied()
+}
+
+fn is_bundled(name: &str) -> bool {
+    bundled().any(|bundled| bundled == name)
 }
 
 #[cfg(test)]

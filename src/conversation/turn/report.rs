@@ -5,7 +5,9 @@
 //! silenced in one place.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -15,12 +17,25 @@ use crate::conversation::asks::{Answered, Savable};
 use crate::conversation::queue::Batch;
 use crate::protocol::PermissionMode;
 use crate::protocol::event::{Lifecycle, LoopStatus};
+use crate::tools::TurnTools;
 
 /// The tools of a turn as the device status shows them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Toolset {
     pub(crate) name: String,
-    pub(crate) tools: Vec<String>,
+    /// Names, as JSON text.
+    pub(crate) tools: Arc<RawValue>,
+}
+
+impl Toolset {
+    /// The tools that are loaded of the preset `name`.
+    pub(crate) fn new(name: &str, tools: &TurnTools) -> serde_json::Result<Self> {
+        let loaded: Vec<&str> = tools.loaded().collect();
+        Ok(Self {
+            name: name.to_owned(),
+            tools: to_raw_value(&loaded)?.into(),
+        })
+    }
 }
 
 /// A call that a human must decide.
@@ -79,7 +94,7 @@ pub(crate) enum Report {
     /// The tools of this turn were prepared.
     Toolset(Toolset),
     /// The skills of this turn, as the device status shows them.
-    Skills(Vec<Value>),
+    Skills(Arc<RawValue>),
     /// A tool moved the conversation.
     CwdChanged(PathBuf),
     /// A tool changed the permission mode, and its result says so to the model.

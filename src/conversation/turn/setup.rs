@@ -108,17 +108,15 @@ impl Turn {
             found.agent_tool,
             external,
         )?;
-        let loaded: Vec<String> = tools.loaded().map(String::from).collect();
-        port.tell(Report::Toolset(Toolset {
-            name: preset,
-            tools: loaded,
-        }))
-        .await;
-        port.tell(Report::Skills(crate::skills::listing(&found.skills)))
-            .await;
+        if let Ok(toolset) = Toolset::new(preset, &tools) {
+            port.tell(Report::Toolset(toolset)).await;
+        }
+        if let Ok(listing) = crate::skills::listing(&found.skills) {
+            port.tell(Report::Skills(listing)).await;
+        }
         let skills = match crate::skills::client_skills(&found.skills) {
             Ok(skills) => skills,
-            Err(_) => Arc::clone(&services.no_skills),
+            Err(_) => Arc::clone(&services.empty_list),
         };
         let skill_news = due.skills.as_ref().and_then(|told| told.news(&skills));
 
@@ -378,7 +376,7 @@ impl<'a> ToolChoice<'a> {
         conversation: Option<&Value>,
         own: Option<Arc<dyn crate::tools::Tool>>,
         external: Vec<Arc<dyn crate::tools::Tool>>,
-    ) -> Result<(crate::tools::TurnTools, String), End> {
+    ) -> Result<(crate::tools::TurnTools, &'static str), End> {
         let model = CarriedModel::of(agent, conversation);
         let preset = self.preference.resolve(&model.as_model());
         self.selection.preset = preset;
@@ -386,7 +384,7 @@ impl<'a> ToolChoice<'a> {
             .toolbox
             .for_turn_with(&self.selection, own, external)
             .map_err(|unknown| End::Failed(TurnError::plain(unknown.to_string())))?;
-        Ok((tools, preset.as_str().to_owned()))
+        Ok((tools, preset.as_str()))
     }
 }
 

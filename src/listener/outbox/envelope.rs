@@ -3,6 +3,7 @@
 //! The body is not parsed again: its closing brace makes room for `runtime`,
 //! `event_seq`, `emitted_at` and `idempotency_key`, which the body must not hold.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
@@ -31,31 +32,40 @@ pub(super) fn wrap(scope: &Scope, kind: EventKind, body: &str, seq: u64) -> Stri
     if open.trim_ascii_start() != "{" {
         frame.push(',');
     }
-    frame.push_str(r#""runtime":"#);
-    frame.push_str(&runtime(scope));
+    frame.push_str(r#""runtime":{"agent_id":"#);
+    match &scope.agent_id {
+        Some(agent) => push_string(&mut frame, agent),
+        None => frame.push_str("null"),
+    }
+    frame.push_str(r#","conversation_id":"#);
+    push_string(&mut frame, &scope.conversation_id);
     // Writing into a String cannot fail.
     let _ = write!(
         frame,
-        r#","event_seq":{seq},"emitted_at":"{at}","idempotency_key":{key}}}"#,
-        at = iso_millis(SystemTime::now()),
-        key = json_string(&format!("{}:{seq}:{}", type_of(kind, body), random_uuid())),
+        r#"}},"event_seq":{seq},"emitted_at":"{}","idempotency_key":"#,
+        iso_millis(SystemTime::now()),
     );
+    let mut uuid = Uuid::encode_buffer();
+    let uuid = random_uuid().hyphenated().encode_lower(&mut uuid);
+    push_string(&mut frame, &format!("{}:{seq}:{uuid}", type_of(kind, body)));
+    frame.push('}');
     frame
 }
 
-fn runtime(scope: &Scope) -> String {
-    let agent = scope.agent_id.as_deref().map(json_string);
-    let agent = agent.as_deref().unwrap_or("null");
-    let conversation = json_string(&scope.conversation_id);
-    format!(r#"{{"agent_id":{agent},"conversation_id":{conversation}}}"#)
-}
-
-fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// Appends `text` in its JSON spelling.
+fn push_string(frame: &mut String, text: &str) {
+    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        frame.push('"');
+        frame.push_str(text);
+        frame.push('"');
+    } else {
+        frame.push_str(&serde_json::Value::from(text).to_string());
+    }
 }
 
 /// The `type` of a frame: known by its kind, or read from the body.
-fn type_of(kind: EventKind, body: &str) -> String {
+fn type_of(kind: EventKind, body: &str) -> Cow<'_, str> {
     #[derive(Deserialize)]
     struct Typed {
         r#type: String,
@@ -71,13 +81,13 @@ fn type_of(kind: EventKind, body: &str) -> String {
             // Bodies have their type first, so this seldom needs the parser.
             let first = body.strip_prefix(r#"{"type":""#);
             return match first.and_then(|rest| rest.split_once('"')) {
-                Some((name, _)) if !name.contains('\\') => name.to_owned(),
+                Some((name, _)) if !name.contains('\\') => name.into(),
                 _ => serde_json::from_str::<Typed>(body)
-                    .map_or_else(|_| String::from("event"), |typed| typed.r#type),
+                    .map_or("event".into(), |typed| typed.r#type.into()),
             };
         }
     };
-    known.to_owned()
+    known.into()
 }
 
 /// A version 4 UUID that costs no system call: unique, not secret.
