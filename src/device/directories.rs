@@ -17,20 +17,22 @@ pub(super) async fn get_cwd_map(call: Call) -> Answer {
 /// Changes where conversations without a directory of their own work.
 pub(super) async fn set_boot(mut call: Call) -> Answer {
     let remote = call.services().remote.clone();
-    let state = || json!({"boot_working_directory": remote.boot_cwd(), "cwd_revision": remote.cwd_revision()});
-    let cwd = call.fields.string("cwd")?;
-    match remote.set_boot_cwd(&cwd).await {
-        Ok(change) => {
-            if change.changed {
-                call.inject(Recipient::Live, Injected::BootDirectoryChanged);
-            }
-            Ok(state())
-        }
-        Err(error) => Err(Failure::new(error.to_string())
+    let refused = |error: String| {
+        Failure::new(error)
             .with(
                 "boot_working_directory",
                 remote.boot_cwd().to_string_lossy(),
             )
-            .with("cwd_revision", remote.cwd_revision())),
+            .with("cwd_revision", remote.cwd_revision())
+    };
+    let asked = call.fields.non_empty("request_id");
+    let cwd = asked.and_then(|_| call.fields.string("cwd"));
+    let cwd = cwd.map_err(|error| refused(error.to_string()))?;
+    let change = remote.set_boot_cwd(&cwd).await;
+    if change.map_err(|error| refused(error.to_string()))?.changed {
+        call.inject(Recipient::Live, Injected::BootDirectoryChanged);
     }
+    Ok(json!({
+        "boot_working_directory": remote.boot_cwd(), "cwd_revision": remote.cwd_revision(),
+    }))
 }

@@ -242,6 +242,7 @@ pub(super) async fn enable(mut call: Call) -> Answer {
     if !services.memory.is_cloud() {
         let host = services.memory.server();
         let host = host.split_once("://").map_or(host, |(_, host)| host);
+        let host = host.split('/').next().unwrap_or(host);
         return Err(Failure::new(format!(
             "MemFS sync failed (expected api.letta.com, got {host})"
         )));
@@ -268,6 +269,7 @@ pub(super) async fn enable(mut call: Call) -> Answer {
     let services = call.services();
     services.memory.forget(&agent_id);
     services.agents.forget_agent(&agent_id);
+    services.agents.forget_secrets(&agent_id);
     let name = agent.get("name").and_then(Value::as_str);
     match timeout(PATIENCE, checkout.clone_if_missing(name)).await {
         Ok(done) => done?,

@@ -164,7 +164,7 @@ pub(super) fn memories() -> (TempDir, String) {
 }
 
 /// A device that works with a memory of the agent.
-async fn remembering() -> (Bench, Server, TempDir) {
+pub(super) async fn remembering() -> (Bench, Server, TempDir) {
     let (dir, url) = memories();
     let agent = json!({"id": "agent-1", "name": "Ada", "tags": ["git-memory-enabled"]});
     let answers = (0..8).map(|_| answer(200, &agent));
@@ -292,7 +292,7 @@ async fn a_refused_commit_leaves_the_file_as_it_was() {
     assert!(found["content"].as_str().unwrap().ends_with("good"));
 }
 
-fn with_id(mut frame: Value) -> Value {
+pub(super) fn with_id(mut frame: Value) -> Value {
     frame["request_id"] = json!("r-1");
     frame
 }

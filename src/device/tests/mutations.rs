@@ -87,7 +87,13 @@ async fn broken_frames_do_no_harm_and_are_answered() {
     let seeds: Vec<Value> = data("answers.json")
         .iter()
         .map(|case| case["send"].clone())
-        .chain(data("shapes.json").iter().map(|row| row["good"].clone()))
+        .chain(data("shapes.json").iter().map(|row| {
+            let mut frame = row["good"].clone();
+            frame["request_id"] = "r".into();
+            frame
+        }))
+        // What needs a server would spend its time on one that is not there.
+        .filter(|frame| frame.to_string().contains("<root>") && frame["type"] != "set_boot_working_directory")
         .collect();
     let root = bench.dir.path().to_string_lossy().into_owned();
     let work = bench.text("").trim_end_matches('/').to_owned();
