@@ -275,6 +275,7 @@ pub(super) async fn enable(mut call: Call) -> Answer {
         Ok(done) => done?,
         Err(_) => return Err(Failure::new(LATE)),
     }
+    services.memory.attach_later(&services.api, &agent_id);
     call.push_after(updated(&["*"]));
     Ok(json!({"memory_directory": checkout.dir().to_string_lossy()}))
 }

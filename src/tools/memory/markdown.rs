@@ -146,7 +146,7 @@ impl Store {
         let Some(at) = header.iter().rposition(|line| value(line).is_some()) else {
             return header.clone();
         };
-        if value(&header[at]).as_deref() == Some(&document.description) {
+        if value(&header[at]).as_deref() == Some(document.description.as_str()) {
             return header.clone();
         }
         // Its block goes with it.
