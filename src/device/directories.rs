@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::call::{Answer, Call, Failure};
-use crate::events::{Injected, Recipient};
+use crate::events::{Done, Injected, Recipient};
 
 /// All directories that conversations remember.
 pub(super) async fn get_cwd_map(call: Call) -> Answer {
@@ -30,7 +30,10 @@ pub(super) async fn set_boot(mut call: Call) -> Answer {
     let cwd = cwd.map_err(|error| refused(error.to_string()))?;
     let change = remote.set_boot_cwd(&cwd).await;
     if change.map_err(|error| refused(error.to_string()))?.changed {
-        call.inject(Recipient::Live, Injected::BootDirectoryChanged);
+        // Who asked hears of it after the people have.
+        let (done, mut shown) = Done::channel();
+        call.inject(Recipient::Live, Injected::BootDirectoryChanged(done));
+        shown.recv().await;
     }
     Ok(json!({
         "boot_working_directory": remote.boot_cwd(), "cwd_revision": remote.cwd_revision(),

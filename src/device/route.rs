@@ -97,11 +97,7 @@ const fn decline(name: &'static str, reason: &'static str) -> Route {
 }
 
 /// The same with an answer that repeats fields.
-const fn decline_with(
-    name: &'static str,
-    empty: &'static str,
-    job: fn(Call) -> Pending,
-) -> Route {
+const fn decline_with(name: &'static str, empty: &'static str, job: fn(Call) -> Pending) -> Route {
     Route {
         name,
         empty,
@@ -422,10 +418,7 @@ mod tests {
             let Some(route) = ROUTES.iter().find(|route| route.name == name) else {
                 continue;
             };
-            let declined = matches!(
-                route.handler,
-                Handler::Decline(_) | Handler::DeclineWith(_)
-            );
+            let declined = matches!(route.handler, Handler::Decline(_) | Handler::DeclineWith(_));
             let documented = row["priority"] == "decline" || row["group"] == "teleport";
             assert_eq!(declined, documented, "{name}");
         }

@@ -311,9 +311,21 @@ mod tests {
         for (stored, trigger, steps) in [
             (json!({"memoryReminderInterval": 9}), "step-count", 9),
             (json!({"memoryReminderInterval": null}), "off", 25),
-            (json!({"memoryReminderInterval": "compaction"}), "compaction-event", 25),
-            (json!({"memoryReminderInterval": "auto-compaction"}), "compaction-event", 25),
-            (json!({"memoryReminderInterval": [1]}), "compaction-event", 25),
+            (
+                json!({"memoryReminderInterval": "compaction"}),
+                "compaction-event",
+                25,
+            ),
+            (
+                json!({"memoryReminderInterval": "auto-compaction"}),
+                "compaction-event",
+                25,
+            ),
+            (
+                json!({"memoryReminderInterval": [1]}),
+                "compaction-event",
+                25,
+            ),
             (
                 json!({"memoryReminderInterval": 9, "reflectionTrigger": "off", "reflectionStepCount": 4}),
                 "off",
@@ -321,7 +333,11 @@ mod tests {
             ),
         ] {
             let found = Reflection::stored(&file(stored.clone()), &nothing, "a");
-            assert_eq!((found.trigger.as_str(), found.step_count), (trigger, steps), "{stored}");
+            assert_eq!(
+                (found.trigger.as_str(), found.step_count),
+                (trigger, steps),
+                "{stored}"
+            );
         }
     }
 

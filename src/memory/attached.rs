@@ -15,7 +15,6 @@ use super::{Checkout, Memory, MemoryError};
 use crate::api::Client;
 use crate::state::attached::{attach, detach};
 
-
 const WRITABLE: &str = "read_write";
 
 /// A name that is a directory of its own.
@@ -114,17 +113,22 @@ mod tests {
     fn only_names_of_a_directory_of_their_own_are_attached() {
         let row = |name: &str| json!({"id": "r", "name": name, "permissions": "read_write"});
         let long = "x".repeat(65);
-        let rows: Vec<Value> = ["team.v1", "a_b-C", "memory", "..", ".", "", "a/b", "é", &long]
-            .into_iter()
-            .map(row)
-            .chain([
-                json!({"name": "own", "is_primary": true}),
-                json!({"name": "read", "permissions": "read_only"}),
-                json!({"id": "nameless"}),
-            ])
-            .collect();
+        let rows: Vec<Value> = [
+            "team.v1", "a_b-C", "memory", "..", ".", "", "a/b", "é", &long,
+        ]
+        .into_iter()
+        .map(row)
+        .chain([
+            json!({"name": "own", "is_primary": true}),
+            json!({"name": "read", "permissions": "read_only"}),
+            json!({"id": "nameless"}),
+        ])
+        .collect();
         let found = listed(&json!({"repositories": rows}));
-        let found: Vec<(&str, bool)> = found.iter().map(|(name, right)| (&**name, *right)).collect();
+        let found: Vec<(&str, bool)> = found
+            .iter()
+            .map(|(name, right)| (&**name, *right))
+            .collect();
         assert_eq!(found, [("a_b-C", true), ("read", false), ("team.v1", true)]);
         assert_eq!(listed(&json!({"detail": "Not Found"})).len(), 0);
     }

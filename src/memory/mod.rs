@@ -160,7 +160,12 @@ impl Memory {
     fn attached(&self, agent_id: &str, name: &str) -> Result<Checkout, MemoryError> {
         let own = self.checkout(agent_id)?;
         let turn = self.turn(format!("{agent_id}/{name}"));
-        Ok(Checkout::new(self.clone(), own.agent_id(), Some(name), turn))
+        Ok(Checkout::new(
+            self.clone(),
+            own.agent_id(),
+            Some(name),
+            turn,
+        ))
     }
 
     /// Who may change what is called `key`.

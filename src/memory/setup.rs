@@ -42,11 +42,7 @@ pub(super) async fn prepare(checkout: &Checkout, name: Option<&str>) -> Result<(
     let written = tokio::task::spawn_blocking(move || {
         put(&hooks.join("pre-commit"), &pre_commit, 0o755)?;
         put(&hooks.join("post-commit"), POST_COMMIT, 0o755)?;
-        put(
-            &git_dir.join(super::rules::LAYOUT),
-            layout,
-            0o644,
-        )
+        put(&git_dir.join(super::rules::LAYOUT), layout, 0o644)
     });
     match written.await {
         Ok(done) => done?,

@@ -357,7 +357,9 @@ async fn the_first_touch_happens_once_and_a_failed_one_again() {
     assert_eq!(touch().await.unwrap(), Touched::Ready);
     // What is attached is asked for behind the back of the touch.
     let seen = server.seen();
-    let asked = seen.iter().filter(|seen| !seen.uri.ends_with("/repositories"));
+    let asked = seen
+        .iter()
+        .filter(|seen| !seen.uri.ends_with("/repositories"));
     assert_eq!(asked.count(), 2);
     assert_eq!(settings.memfs(AGENT, &url), Some(true));
 
@@ -421,10 +423,14 @@ async fn attached_repositories_lie_beside_the_memory_and_go_with_their_attachmen
     let (dir, url) = server().await;
     let machine = Machine::with_server(&url);
     for name in ["team", "library"] {
-        let bare = dir.path().join(format!("v1/git/{AGENT}/repositories/{name}.git"));
+        let bare = dir
+            .path()
+            .join(format!("v1/git/{AGENT}/repositories/{name}.git"));
         fs::create_dir_all(&bare).unwrap();
         let git = Git::in_dir(&bare);
-        git.run(&["init", "-q", "--bare", "-b", "main"]).await.unwrap();
+        git.run(&["init", "-q", "--bare", "-b", "main"])
+            .await
+            .unwrap();
         seed(dir.path(), &bare, "MEMORY.md", name).await;
     }
     let row = |name: &str, permissions: &str| json!({"id": name, "name": name, "permissions": permissions});
@@ -443,7 +449,10 @@ async fn attached_repositories_lie_beside_the_memory_and_go_with_their_attachmen
         home.attached(AGENT),
         [(beside("library"), false), (beside("team"), true)].into()
     );
-    assert_eq!(fs::read_to_string(beside("team").join("MEMORY.md")).unwrap(), "team");
+    assert_eq!(
+        fs::read_to_string(beside("team").join("MEMORY.md")).unwrap(),
+        "team"
+    );
     // What may be changed is pushed, to the repository itself.
     let writable = machine.memory.writable(AGENT).await;
     let [team] = &writable[..] else {
@@ -457,14 +466,24 @@ async fn attached_repositories_lie_beside_the_memory_and_go_with_their_attachmen
             after: Some(text.into()),
         };
         let path = RelativePath::parse(name).unwrap();
-        team.change(&turn, [(path, change)].into(), "m", &author()).await
+        team.change(&turn, [(path, change)].into(), "m", &author())
+            .await
     };
     let error = commit("bare.md", "no header").await.unwrap_err();
-    assert!(error.to_string().contains("name and description"), "{error}");
-    commit("new.md", "---\nname: n\ndescription: d\n---\nx").await.unwrap();
+    assert!(
+        error.to_string().contains("name and description"),
+        "{error}"
+    );
+    commit("new.md", "---\nname: n\ndescription: d\n---\nx")
+        .await
+        .unwrap();
     assert_eq!(team.push_pending().await, Pushed::Pushed);
-    let bare = dir.path().join(format!("v1/git/{AGENT}/repositories/team.git"));
-    let sent = Git::in_dir(&bare).run(&["log", "--format=%s", "main"]).await;
+    let bare = dir
+        .path()
+        .join(format!("v1/git/{AGENT}/repositories/team.git"));
+    let sent = Git::in_dir(&bare)
+        .run(&["log", "--format=%s", "main"])
+        .await;
     assert_eq!(sent.unwrap(), "m\nseed\n");
     // What the server lists no more stays here and is nobody's.
     machine.memory.attach(&api, AGENT).await.unwrap();
@@ -475,5 +494,8 @@ async fn attached_repositories_lie_beside_the_memory_and_go_with_their_attachmen
     fs::write(beside("plain").join("x"), "mine").unwrap();
     let plain = machine.memory.attached(AGENT, "plain").unwrap();
     assert!(plain.bring_up_to_date(None).await.is_err());
-    assert_eq!(fs::read_to_string(beside("plain").join("x")).unwrap(), "mine");
+    assert_eq!(
+        fs::read_to_string(beside("plain").join("x")).unwrap(),
+        "mine"
+    );
 }

@@ -381,7 +381,10 @@ mod tests {
         ] {
             assert_eq!(described(&found, id).as_deref(), Some(expected), "{id}");
             let loaded = skills.find(&reader, id).unwrap();
-            assert_eq!(format!("{} {}", loaded.source.as_str(), loaded.description), expected);
+            assert_eq!(
+                format!("{} {}", loaded.source.as_str(), loaded.description),
+                expected
+            );
         }
         assert_eq!(described(&found, "left"), None);
         assert!(skills.discover(&of(&[])).is_empty());

@@ -47,6 +47,19 @@ async fn s06_19_files_are_listed_written_read_and_edited() {
     assert_eq!(pushed["document_content"], "one\r\n2\r\n");
     // A direct answer has no envelope.
     assert!(pushed.get("event_seq").is_none() && pushed.get("runtime").is_none());
+    let none = lab.file("none").to_string_lossy().into_owned();
+    let edit =
+        json!({"type": "edit_file", "file_path": none, "old_string": "a", "new_string": "b"});
+    let answer = device.request(edit, SOON).await.unwrap();
+    let work = lab
+        .file("")
+        .to_string_lossy()
+        .trim_end_matches('/')
+        .to_owned();
+    assert_eq!(
+        answer["error"],
+        format!("File does not exist. Attempted path: {none}. Current working directory: {work}")
+    );
     let read = json!({"type": "read_file", "path": path, "encoding": "base64"});
     let answer = device.request(read, SOON).await.unwrap();
     assert_eq!(answer["content"], "b25lDQoyDQo=");
@@ -125,7 +138,11 @@ async fn s06_16_where_conversations_start_is_changed_shown_and_refused_with_word
     // Relative to where they start now.
     let answer = set(" sub ").await;
     assert_eq!(
-        (&answer["success"], &answer["boot_working_directory"], &answer["cwd_revision"]),
+        (
+            &answer["success"],
+            &answer["boot_working_directory"],
+            &answer["cwd_revision"]
+        ),
         (&json!(true), &json!(place("sub")), &json!(1))
     );
     let shows = |frame: &Frame| {
@@ -135,7 +152,7 @@ async fn s06_16_where_conversations_start_is_changed_shown_and_refused_with_word
     for (cwd, words) in [
         ("  ", "Working directory cannot be empty".to_owned()),
         ("../file", format!("Not a directory: {}", place("file"))),
-        ("../none", place("none")),
+        ("../none", "No such directory: ".to_owned()),
     ] {
         let answer = set(cwd).await;
         assert_eq!(answer["success"], false, "{answer}");

@@ -188,10 +188,15 @@ fn state(lab: &Lab) -> Vec<(String, Option<String>)> {
     let home = lab.home().join(".letta");
     let read = |path: std::path::PathBuf| fs::read_to_string(path).ok();
     let work: Vec<_> = fs::read_dir(lab.file("")).unwrap().flatten().collect();
-    let mut found: Vec<_> = ["settings.json", "remote-settings.json", "crons.json"]
+    let mut found: Vec<_> = ["settings.json", "remote-settings.json"]
         .into_iter()
         .map(|name| (name.to_owned(), read(home.join(name))))
         .collect();
+    // The rest of that file is the scheduler's, which writes it when it starts.
+    let schedules = read(home.join("crons.json")).unwrap_or_default();
+    let schedules: Value = serde_json::from_str(&schedules).unwrap_or_default();
+    let tasks = schedules["tasks"].as_array().map_or(0, Vec::len);
+    found.push((format!("{tasks} schedules"), None));
     found.extend(work.iter().map(|entry| (format!("{entry:?}"), None)));
     found
 }
@@ -208,13 +213,17 @@ async fn s00_8_a_field_that_may_be_left_out_may_be_null_and_an_unchecked_one_any
         for (field, value) in null.chain(unchecked) {
             let frame = with(good, field, Some(value));
             let mark = device.mark();
-            let error = if ["error", "terminal_exited"].contains(&row["failed"]["type"].as_str().unwrap()) {
+            let error = if ["error", "terminal_exited"]
+                .contains(&row["failed"]["type"].as_str().unwrap())
+            {
                 // All is well when nothing answers.
                 let frame = with(&frame, "request_id", Some(json!("quiet")));
                 device.send(frame);
                 settled(&device).await;
                 let frames = device.frames_since(mark);
-                let found = frames.iter().find(|frame| frame.value["request_id"] == "quiet");
+                let found = frames
+                    .iter()
+                    .find(|frame| frame.value["request_id"] == "quiet");
                 found.map_or(Value::Null, |frame| frame.value["error"].clone())
             } else {
                 let answer = device.request(frame.clone(), SOON).await;
@@ -222,7 +231,10 @@ async fn s00_8_a_field_that_may_be_left_out_may_be_null_and_an_unchecked_one_any
             };
             let error = error.as_str().unwrap_or_default();
             let last = field.rsplit('.').next().unwrap();
-            assert!(!error.contains(&format!("{last} must be")), "{frame}: {error}");
+            assert!(
+                !error.contains(&format!("{last} must be")),
+                "{frame}: {error}"
+            );
         }
     }
 }

@@ -113,7 +113,11 @@ async fn s07_2_5_the_model_hears_once_that_the_skills_have_changed() {
     assert_eq!(told["role"], "user");
     let text = told["content"].as_str().unwrap();
     assert!(text.starts_with("<system-reminder>"), "{text}");
-    for part in ["<skill><name>weld</name>", "<description>does weld</description>", "- paint"] {
+    for part in [
+        "<skill><name>weld</name>",
+        "<description>does weld</description>",
+        "- paint",
+    ] {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert!(!text.contains("context-doctor"), "{text}");

@@ -320,7 +320,10 @@ async fn s06_15_what_the_server_refuses_is_what_a_command_says() {
             "/compact",
             400,
             same,
-            (true, "Compaction run, but the number of messages is the same"),
+            (
+                true,
+                "Compaction run, but the number of messages is the same",
+            ),
         ),
         (
             scope(),

@@ -77,12 +77,18 @@ async fn a_memory_that_is_not_on_this_machine_has_no_history() {
     let server = Server::answering(answers).await;
     let mut bench = Bench::with(Some((&server.url, "http://127.0.0.1:1"))).await;
     for (frame, empty) in [
-        (json!({"type": "memory_history", "file_path": "a.md"}), ("commits", json!([]))),
+        (
+            json!({"type": "memory_history", "file_path": "a.md"}),
+            ("commits", json!([])),
+        ),
         (
             json!({"type": "memory_file_at_ref", "file_path": "a.md", "ref": "HEAD"}),
             ("content", Value::Null),
         ),
-        (json!({"type": "memory_commit_diff", "sha": "HEAD"}), ("diff", Value::Null)),
+        (
+            json!({"type": "memory_commit_diff", "sha": "HEAD"}),
+            ("diff", Value::Null),
+        ),
     ] {
         let mut frame = frame;
         frame["agent_id"] = json!("agent-1");
@@ -93,7 +99,10 @@ async fn a_memory_that_is_not_on_this_machine_has_no_history() {
             assert_eq!(answered[echoed], frame[echoed], "{echoed}");
         }
         let error = answered["error"].as_str().unwrap();
-        assert!(error.starts_with("There is no memory repository of this agent"), "{error}");
+        assert!(
+            error.starts_with("There is no memory repository of this agent"),
+            "{error}"
+        );
     }
 }
 
@@ -101,11 +110,26 @@ async fn a_memory_that_is_not_on_this_machine_has_no_history() {
 async fn what_a_memory_does_not_hold_is_told() {
     let (mut bench, _server, _dir) = remembering().await;
     for (frame, words) in [
-        (json!({"type": "memory_file_at_ref", "file_path": "none.md", "ref": "HEAD"}), "git cat-file failed"),
-        (json!({"type": "memory_file_at_ref", "file_path": "n00.md", "ref": "nowhere"}), "git cat-file failed"),
-        (json!({"type": "memory_commit_diff", "sha": "deadbeef"}), "git show failed"),
-        (json!({"type": "read_memory_file", "path": "none.md"}), "none.md: "),
-        (json!({"type": "write_memory_file", "path": "n00.md/x", "content": "c"}), ""),
+        (
+            json!({"type": "memory_file_at_ref", "file_path": "none.md", "ref": "HEAD"}),
+            "git cat-file failed",
+        ),
+        (
+            json!({"type": "memory_file_at_ref", "file_path": "n00.md", "ref": "nowhere"}),
+            "git cat-file failed",
+        ),
+        (
+            json!({"type": "memory_commit_diff", "sha": "deadbeef"}),
+            "git show failed",
+        ),
+        (
+            json!({"type": "read_memory_file", "path": "none.md"}),
+            "none.md: ",
+        ),
+        (
+            json!({"type": "write_memory_file", "path": "n00.md/x", "content": "c"}),
+            "",
+        ),
     ] {
         let mut frame = frame;
         frame["agent_id"] = json!("agent-1");
@@ -116,7 +140,11 @@ async fn what_a_memory_does_not_hold_is_told() {
     }
     let history = json!({"type": "memory_history", "agent_id": "agent-1"});
     let answered = bench.ask(history).await;
-    assert_eq!(answered["commits"].as_array().unwrap().len(), 1, "nothing was committed");
+    assert_eq!(
+        answered["commits"].as_array().unwrap().len(),
+        1,
+        "nothing was committed"
+    );
 }
 
 #[tokio::test]
@@ -125,7 +153,9 @@ async fn a_memory_that_cannot_be_fetched_is_not_listed() {
     let answers = (0..4).map(|_| answer(200, &agent));
     let server = Server::answering(answers).await;
     let mut bench = Bench::with(Some((&server.url, "file:///no/such/memory"))).await;
-    let answered = bench.ask(json!({"type": "list_memory", "agent_id": "agent-1"})).await;
+    let answered = bench
+        .ask(json!({"type": "list_memory", "agent_id": "agent-1"}))
+        .await;
     let error = answered["error"].as_str().unwrap().to_owned();
     assert_eq!(
         answered,
@@ -136,7 +166,10 @@ async fn a_memory_that_cannot_be_fetched_is_not_listed() {
     let read = json!({"type": "read_memory_file", "agent_id": "agent-1", "path": "x.md"});
     let answered = bench.ask(read).await;
     let error = answered["error"].as_str().unwrap();
-    assert!(error.starts_with("failed to initialize local memory checkout"), "{error}");
+    assert!(
+        error.starts_with("failed to initialize local memory checkout"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -153,7 +186,8 @@ async fn a_push_that_hangs_holds_up_the_answer_for_eight_seconds_and_no_more() {
     fs::create_dir_all(hook.parent().unwrap()).unwrap();
     fs::write(&hook, script).unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
-    let write = json!({"type": "write_memory_file", "agent_id": "agent-1", "path": "a.md", "content": "c"});
+    let write =
+        json!({"type": "write_memory_file", "agent_id": "agent-1", "path": "a.md", "content": "c"});
     bench.send(with_id(write));
     timeout(SOON, async {
         while !begun.exists() {
@@ -162,7 +196,10 @@ async fn a_push_that_hangs_holds_up_the_answer_for_eight_seconds_and_no_more() {
     })
     .await
     .unwrap();
-    assert!(bench.trial.outbound.try_recv().is_err(), "not before the push");
+    assert!(
+        bench.trial.outbound.try_recv().is_err(),
+        "not before the push"
+    );
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(8)).await;
     tokio::time::resume();

@@ -82,6 +82,32 @@ async fn a_skill_is_linked_told_of_and_unlinked() {
 }
 
 #[tokio::test]
+async fn a_new_place_to_start_is_shown_to_people_before_it_is_answered() {
+    let mut bench = Bench::new().await;
+    fs::create_dir(bench.path("sub")).unwrap();
+    let set = json!({"type": "set_boot_working_directory", "request_id": "r-1", "cwd": "sub"});
+    bench.send(set.clone());
+    let (to, news) = bench.trial.injected.recv().await.unwrap();
+    assert_eq!(to, Recipient::Live);
+    assert!(bench.trial.outbound.try_recv().is_err());
+    assert!(
+        matches!(news, Injected::BootDirectoryChanged(_)),
+        "{news:?}"
+    );
+    drop(news);
+    let answered = bench.next().await;
+    assert_eq!(answered["boot_working_directory"], bench.text("sub"));
+    // The same again changes nothing and is news to nobody.
+    bench.send({
+        let mut set = set;
+        set["cwd"] = json!(bench.text("sub"));
+        set
+    });
+    assert_eq!(bench.next().await["success"], true);
+    assert!(bench.trial.injected.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn secrets_are_read_before_they_are_written_whole() {
     let rows = json!([{"key": "OLD", "value": "1"}, {"key": "GONE", "value": "2"}]);
     let (mut bench, server) = served([answer(200, &rows), answer(200, &json!({}))]).await;

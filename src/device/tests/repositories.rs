@@ -25,9 +25,13 @@ fn is_set(bench: &Bench, flag: &str) -> bool {
 
 fn asked(server: &Server) -> Vec<String> {
     let seen = server.seen();
-    let lines = seen.iter().map(|seen| format!("{} {}", seen.method, seen.uri));
+    let lines = seen
+        .iter()
+        .map(|seen| format!("{} {}", seen.method, seen.uri));
     // What is attached is asked for behind the answer.
-    lines.filter(|line| !line.ends_with("/repositories")).collect()
+    lines
+        .filter(|line| !line.ends_with("/repositories"))
+        .collect()
 }
 
 const LOOK: &str = "GET /v1/agents/agent-1?include=agent.tags";
@@ -128,12 +132,7 @@ async fn a_new_agent_of_letta_cloud_is_tagged_when_the_server_left_that_out() {
     let seen = server.seen();
     assert_eq!(
         asked(&server)[..4],
-        [
-            "GET /v1/models/catalog",
-            "POST /v1/agents/",
-            LOOK,
-            CHANGE
-        ]
+        ["GET /v1/models/catalog", "POST /v1/agents/", LOOK, CHANGE]
     );
     assert_eq!(
         seen[3].body,
@@ -155,7 +154,10 @@ async fn a_new_agent_is_there_even_when_it_cannot_be_tagged_and_is_pinned_only_i
 #[tokio::test]
 async fn a_refusal_of_the_server_is_the_answer_to_create_agent() {
     for (answers, error) in [
-        (vec![(403, json!({"message": "no more agents"}))], "403 no more agents"),
+        (
+            vec![(403, json!({"message": "no more agents"}))],
+            "403 no more agents",
+        ),
         (
             vec![
                 (200, json!({"id": "agent-1", "tags": []})),

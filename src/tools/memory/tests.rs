@@ -179,8 +179,11 @@ async fn a_change_keeps_every_line_of_a_header_that_it_is_not_about() {
         agent.read("system/a.md"),
         "---\nlimit: 5000\ndescription: Who\nread_only: false\n---\nCity: Rome\n"
     );
-    let patch = "*** Begin Patch\n*** Update File: system/a\n@@\n-City: Rome\n+City: Oslo\n*** End Patch\n";
-    agent.ok(&agent.patch, json!({"reason": "r", "input": patch})).await;
+    let patch =
+        "*** Begin Patch\n*** Update File: system/a\n@@\n-City: Rome\n+City: Oslo\n*** End Patch\n";
+    agent
+        .ok(&agent.patch, json!({"reason": "r", "input": patch}))
+        .await;
     assert_eq!(
         agent.read("system/a.md"),
         "---\nlimit: 5000\ndescription: Who\nread_only: false\n---\nCity: Oslo\n"
