@@ -42,10 +42,12 @@ async fn main() {
         device,
     };
     bench.ordinary(&work).await;
-    bench.echo(&work).await;
+    // What others leave behind would count as its own.
     bench.large_tree(&work).await;
-    bench.message_behind_searches(&work).await;
+    bench.echo(&work).await;
     bench.large_file(&work).await;
+    // Last: the searches go on.
+    bench.message_behind_searches(&work).await;
 }
 
 fn start(cloud: &LocalCloud, home: &Path, work: &Path) -> Child {
