@@ -128,8 +128,8 @@ pub enum Injected {
     },
     /// What runs in the background changed: device status must be sent again.
     BackgroundChanged,
-    /// The boot directory changed (02 §5.12).
-    BootDirectoryChanged,
+    /// The boot directory changed (02 §5.12); dropped when that has been shown.
+    BootDirectoryChanged(Done),
     /// A branch was made or checked out (06 §4.2).
     GitChanged,
     /// Something that the status shows changed: a word to the people, if there

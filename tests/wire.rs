@@ -54,6 +54,10 @@ mod queue;
 mod schedules;
 #[path = "wire/service.rs"]
 mod service;
+#[path = "wire/shapes.rs"]
+mod shapes;
+#[path = "wire/skills.rs"]
+mod skills;
 #[path = "wire/slash.rs"]
 mod slash;
 #[path = "wire/start.rs"]

@@ -50,6 +50,12 @@ impl Client {
         call.json(body).value().await
     }
 
+    /// The memory repositories of an agent, its own and shared ones: a raw call.
+    pub async fn agent_repositories(&self, id: &str) -> Result<Value, ApiError> {
+        let path = agent(id).then("/repositories");
+        self.raw_call(Method::GET, path).value().await
+    }
+
     /// Makes an agent with server tools; a server that lacks them gets them, or
     /// the agent goes without.
     pub async fn create_agent_anyway(&self, mut body: Value) -> Result<Value, ApiError> {

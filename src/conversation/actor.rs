@@ -30,7 +30,7 @@ use super::replay::Prepared as ReplayPrepared;
 use super::services::Services;
 use super::slash::{SlashDone, SlashTurn};
 use super::turn::{Outcome, Report, Toolset};
-use crate::memory::Pushed;
+use crate::memory::{Checkout, Pushed};
 use crate::permissions::{SessionRules, Workspace};
 use crate::protocol::command::ExecutionSettings;
 use crate::protocol::event::GitContext;
@@ -71,7 +71,7 @@ pub(crate) enum Done {
     /// A slash command did its work.
     Slash(Box<SlashDone>),
     /// The memory was pushed.
-    MemoryPushed(Pushed),
+    MemoryPushed(Vec<(Checkout, Pushed)>),
     /// Whether the memory is too large.
     MemoryMeasured(bool),
     /// What is known of a directory's repository.

@@ -158,7 +158,10 @@ impl Conversation {
                 Work::CronPrompt { text }
             }
             Injected::BackgroundChanged => return self.emit_device_status(),
-            Injected::BootDirectoryChanged => return self.on_boot_directory_changed(),
+            Injected::BootDirectoryChanged(done) => {
+                self.on_boot_directory_changed();
+                return drop(done);
+            }
             Injected::Show {
                 status,
                 toolset,

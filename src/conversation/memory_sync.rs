@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::actor::{Conversation, Done};
 use super::services::Services;
 use crate::api::Client;
-use crate::memory::Pushed;
+use crate::memory::{Checkout, Pushed};
 use crate::protocol::Scope;
 use crate::protocol::event::Event;
 use crate::protocol::time::epoch_millis;
@@ -57,42 +57,59 @@ impl Conversation {
         let Ok(checkout) = memory.checkout(agent) else {
             return;
         };
-        self.job(async move { Done::MemoryPushed(checkout.push_pending().await) });
+        let (memory, agent) = (memory.clone(), agent.to_owned());
+        self.job(async move {
+            let mut pushed = vec![(checkout.clone(), checkout.push_pending().await)];
+            for shared in memory.writable(&agent).await {
+                let outcome = shared.push_pending().await;
+                pushed.push((shared, outcome));
+            }
+            Done::MemoryPushed(pushed)
+        });
     }
 
-    /// How the push went.
-    pub(crate) fn on_memory_pushed(&mut self, pushed: Pushed) {
-        let Some(agent) = self.scope.agent_id.as_deref() else {
-            return;
-        };
-        let dir = self.services.home.agent_memory(agent);
-        let (phrase, what, summary) = match pushed {
-            Pushed::Skipped | Pushed::Clean => return,
-            Pushed::Pushed => {
-                return self.frames.event(&Event::MemoryUpdated {
+    /// How the pushes went: of the agent's own memory, and of shared repositories.
+    pub(crate) fn on_memory_pushed(&mut self, pushed: Vec<(Checkout, Pushed)>) {
+        for (checkout, outcome) in pushed {
+            if outcome == Pushed::Pushed && checkout.shared().is_none() {
+                self.frames.event(&Event::MemoryUpdated {
                     affected_paths: &["*"],
                     timestamp: epoch_millis(SystemTime::now()),
                 });
             }
-            Pushed::Conflict(summary) => (
-                "MEMORY GIT CONFLICT",
-                "A merge or rebase in your memory repository has to be ended by you.",
-                summary,
-            ),
-            Pushed::Dirty(summary) => (
-                "MEMORY COMMIT NEEDED",
-                "Your memory repository has changes that are not committed; nothing is pushed until they are.",
-                summary,
-            ),
-            Pushed::Failed(summary) => (
-                "MEMORY SYNC FAILED",
-                "Your commits could not be sent to the server; they are safe here.",
-                summary,
-            ),
-        };
-        self.reminders.memory(format!(
-            "{phrase}\n{what}\nDirectory: {}\n{summary}\nClean commits are pushed for you after each turn. The skill `syncing-memory-filesystem` says how to mend it.",
-            dir.display()
-        ));
+            if let Some(text) = trouble(&checkout, outcome) {
+                self.reminders.memory(text);
+            }
+        }
     }
+}
+
+/// What the agent has to know of a push, if it has to do something.
+fn trouble(checkout: &Checkout, pushed: Pushed) -> Option<String> {
+    let (phrase, what, summary) = match pushed {
+        Pushed::Skipped | Pushed::Clean | Pushed::Pushed => return None,
+        Pushed::Conflict(summary) => (
+            "GIT CONFLICT",
+            "A merge or rebase in this repository has to be ended by you.",
+            summary,
+        ),
+        Pushed::Dirty(summary) => (
+            "COMMIT NEEDED",
+            "This repository has changes that are not committed; nothing is pushed until they are.",
+            summary,
+        ),
+        Pushed::Failed(summary) => (
+            "SYNC FAILED",
+            "Your commits could not be sent to the server; they are safe here.",
+            summary,
+        ),
+    };
+    let whose = match checkout.shared() {
+        None => "MEMORY",
+        Some(_) => "SHARED MEMORY",
+    };
+    Some(format!(
+        "{whose} {phrase}\n{what}\nDirectory: {}\n{summary}\nClean commits are pushed for you after each turn. The skill `syncing-memory-filesystem` says how to mend it.",
+        checkout.dir().display()
+    ))
 }

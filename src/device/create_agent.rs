@@ -45,6 +45,8 @@ pub(super) async fn create(mut call: Call) -> Answer {
     }
     let agent = services.api.agent_with_tags(&id).await?;
     if services.cloud {
+        keep_in_repository(&call, &id, &agent).await;
+        let services = call.services();
         services
             .memory
             .touch_later(&services.api, &services.settings, &id);
@@ -60,6 +62,35 @@ pub(super) async fn create(mut call: Call) -> Answer {
         "agent_id": id, "name": agent.get("name"),
         "model": agent.get("model").filter(|model| model.is_string()),
     }))
+}
+
+/// Sees to it that the agent's memory is a repository, whatever the server made
+/// of the tags that it was sent. The agent is there, so a failure is no answer.
+async fn keep_in_repository(call: &Call, id: &str, agent: &Value) {
+    let services = call.services();
+    let known = agent.get("tags").and_then(Value::as_array);
+    let mut tags = known.cloned().unwrap_or_default();
+    let before = tags.len();
+    for tag in [ORIGIN, memory::TAG] {
+        if !tags.iter().any(|known| known == tag) {
+            tags.push(tag.into());
+        }
+    }
+    if tags.len() > before
+        && let Err(error) = services.api.update_agent(id, &json!({"tags": tags})).await
+    {
+        tracing::warn!(agent = id, %error, "A new agent could not be tagged.");
+        return;
+    }
+    let (settings, server) = (
+        services.settings.clone(),
+        services.memory.server().to_owned(),
+    );
+    let id = id.to_owned();
+    let saved = call.blocking(move || settings.set_memfs(&id, &server, true));
+    if let Ok(Err(error)) = saved.await {
+        tracing::warn!(%error, "That the memory is in use could not be saved.");
+    }
 }
 
 /// The model that was asked for, or the one of the preset.

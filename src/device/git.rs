@@ -31,7 +31,6 @@ const SHOWN: usize = 2000;
 
 /// Branches whose name holds a text.
 pub(super) async fn search_branches(mut call: Call) -> Answer {
-    call.fields.string("request_id")?;
     let query = call.fields.string("query")?.to_lowercase();
     let max = call.fields.lenient_count("max_results").unwrap_or(BRANCHES);
     let cwd = cwd(&mut call);
@@ -68,12 +67,10 @@ fn branch(line: &str, query: &str) -> Option<Value> {
 
 /// Switches the working tree of a directory to a branch.
 pub(super) async fn checkout_branch(mut call: Call) -> Answer {
-    let id = call.fields.string("request_id");
     let branch = call.fields.string("branch")?;
     let create = call.fields.lenient_flag("create");
     let cwd = cwd(&mut call);
     let checkout = async {
-        id?;
         if branch.is_empty() || branch.starts_with('-') {
             return Err(ShapeError::new("branch", "the name of a branch").into());
         }

@@ -242,6 +242,7 @@ pub(super) async fn enable(mut call: Call) -> Answer {
     if !services.memory.is_cloud() {
         let host = services.memory.server();
         let host = host.split_once("://").map_or(host, |(_, host)| host);
+        let host = host.split('/').next().unwrap_or(host);
         return Err(Failure::new(format!(
             "MemFS sync failed (expected api.letta.com, got {host})"
         )));
@@ -268,11 +269,13 @@ pub(super) async fn enable(mut call: Call) -> Answer {
     let services = call.services();
     services.memory.forget(&agent_id);
     services.agents.forget_agent(&agent_id);
+    services.agents.forget_secrets(&agent_id);
     let name = agent.get("name").and_then(Value::as_str);
     match timeout(PATIENCE, checkout.clone_if_missing(name)).await {
         Ok(done) => done?,
         Err(_) => return Err(Failure::new(LATE)),
     }
+    services.memory.attach_later(&services.api, &agent_id);
     call.push_after(updated(&["*"]));
     Ok(json!({"memory_directory": checkout.dir().to_string_lossy()}))
 }

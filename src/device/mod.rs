@@ -166,8 +166,15 @@ impl Actor {
 
     fn on_command(&mut self, request: Request) {
         let call = Call::new(Arc::clone(&self.shared), request);
+        if call.route.needs_id() && call.request.request_id.is_none() {
+            tracing::debug!(
+                command = call.route.name,
+                "A command without a request id was not carried out."
+            );
+            return;
+        }
         match call.route.handler {
-            Handler::Job(job) => {
+            Handler::Job(job) | Handler::DeclineWith(job) => {
                 self.jobs.spawn(call.answered_by(job));
             }
             Handler::Writer(job) => {

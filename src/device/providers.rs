@@ -25,19 +25,19 @@ pub(super) async fn decline(mut call: Call) -> Answer {
     Err(Failure::new(NO_STORE))
 }
 
-/// `chatgpt_usage_read`: nobody's plan is connected here.
+/// `chatgpt_usage_read`: nobody's plan is connected here. Its error is an object.
 pub(super) async fn chatgpt_usage(mut call: Call) -> Answer {
-    let target = call.fields.string("target")?;
+    let refused = |code: &str, message: &str| {
+        Failure::new(message).with("error", json!({"code": code, "message": message}))
+    };
+    let target = call.fields.string("target");
+    let target = target.map_err(|error| refused("bad_request", &error.to_string()))?;
     if !["local", "api"].contains(&target.as_str()) {
-        return Err(ShapeError::new("target", "\"local\" or \"api\"").into());
+        let error = ShapeError::new("target", "\"local\" or \"api\"");
+        return Err(refused("bad_request", &error.to_string()));
     }
-    let error = json!({
-        "code": "not_connected",
-        "message": "This listener does not read the usage of a ChatGPT plan.",
-    });
-    Err(Failure::new("not connected")
-        .with("target", target)
-        .with("error", error))
+    let error = "This listener does not read the usage of a ChatGPT plan.";
+    Err(refused("not_connected", error).with("target", target))
 }
 
 /// `teleport_probe`: a conversation cannot be taken over from here.

@@ -37,6 +37,8 @@ pub(super) enum Handler {
     Watch(fn(&mut Watches, Call)),
     /// Not at all, for this reason.
     Decline(&'static str),
+    /// Not at all, by a task that looks at the fields and repeats some of them.
+    DeclineWith(fn(Call) -> Pending),
 }
 
 impl Handler {
@@ -47,6 +49,12 @@ impl Handler {
 }
 
 impl Route {
+    /// Whether a frame without a `request_id` is left alone: its sender could
+    /// not be told what became of it (06 §1.1).
+    pub(super) fn needs_id(&self) -> bool {
+        !self.handler.is_silent() && !["list_in_directory", "file_ops"].contains(&self.name)
+    }
+
     /// The mandatory fields of a failed answer.
     pub(super) fn empty(&self) -> Map<String, Value> {
         serde_json::from_str(self.empty).unwrap_or_default()
@@ -88,9 +96,18 @@ const fn decline(name: &'static str, reason: &'static str) -> Route {
     }
 }
 
+/// The same with an answer that repeats fields.
+const fn decline_with(name: &'static str, empty: &'static str, job: fn(Call) -> Pending) -> Route {
+    Route {
+        name,
+        empty,
+        handler: Handler::DeclineWith(job),
+    }
+}
+
 /// A row for a command of the chat channels.
 const fn channel(name: &'static str, empty: &'static str) -> Route {
-    job(name, empty, |call| Box::pin(channels::decline(call)))
+    decline_with(name, empty, |call| Box::pin(channels::decline(call)))
 }
 
 /// A row of a terminal command.
@@ -313,28 +330,28 @@ static ROUTES: &[Route] = &[
         Box::pin(memory::enable(call))
     }),
     // What is not here, with a reason (06 §9, §16; 00 §8).
-    job(
+    decline_with(
         "list_connect_providers",
         r#"{"target":"local","providers":[]}"#,
         |call| Box::pin(providers::decline(call)),
     ),
-    job(
+    decline_with(
         "connect_provider",
         r#"{"target":"local","providers":[],"models_may_have_changed":false}"#,
         |call| Box::pin(providers::decline(call)),
     ),
-    job(
+    decline_with(
         "disconnect_provider",
         r#"{"target":"local","providers":[],"models_may_have_changed":false}"#,
         |call| Box::pin(providers::decline(call)),
     ),
-    job("chatgpt_usage_read", r#"{"target":null}"#, |call| {
+    decline_with("chatgpt_usage_read", r#"{"target":null}"#, |call| {
         Box::pin(providers::chatgpt_usage(call))
     }),
-    job("teleport_probe", r#"{}"#, |call| {
+    decline_with("teleport_probe", r#"{}"#, |call| {
         Box::pin(providers::teleport_probe(call))
     }),
-    job(
+    decline_with(
         "teleport_request",
         r#"{"teleport_id":null,"runtime":null,"active_turn":false}"#,
         |call| Box::pin(providers::teleport_request(call)),
@@ -368,35 +385,42 @@ static ROUTES: &[Route] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::catalog;
+    use crate::protocol::command::Command;
+    use crate::protocol::{Body, catalog, inbound};
 
-    /// Commands that the listener or a conversation carries out.
-    const ELSEWHERE: [&str; 13] = [
-        "input",
-        "change_device_state",
-        "abort_message",
-        "sync",
-        "runtime_start",
-        "app_server_info",
-        "resume_queue",
-        "remove_queue_item",
-        "runtime_external_tools_update",
-        "external_tool_call_response",
-        "launch_subagent",
-        "monitor_stop",
-        "execute_command",
-    ];
+    /// Whether the protocol reads the command itself, for the listener or a
+    /// conversation; the rest comes to the device as it is.
+    fn is_read(name: &str) -> bool {
+        let frame = serde_json::json!({"type": name, "request_id": "r"});
+        let parsed = inbound::parse(&frame.to_string()).unwrap();
+        !matches!(parsed.body, Body::Command(Command::Device { .. }))
+    }
 
     #[test]
     fn every_command_of_the_protocol_has_a_row_or_is_carried_out_elsewhere() {
         for command in catalog::COMMANDS {
             let rows = ROUTES.iter().filter(|route| route.name == command.name);
-            let elsewhere = ELSEWHERE.contains(&command.name);
-            let expected = usize::from(!elsewhere);
+            let expected = usize::from(!is_read(command.name));
             assert_eq!(rows.count(), expected, "{}", command.name);
         }
         for route in ROUTES {
             assert!(catalog::find(route.name).is_some(), "{}", route.name);
+        }
+    }
+
+    /// What is declined stands in the table of commands as such, and only that.
+    #[test]
+    fn what_is_declined_is_documented_as_declined() {
+        let table: Vec<Value> =
+            serde_json::from_str(include_str!("../../tests/data/commands.json")).unwrap();
+        for row in table {
+            let name = row["command"].as_str().unwrap();
+            let Some(route) = ROUTES.iter().find(|route| route.name == name) else {
+                continue;
+            };
+            let declined = matches!(route.handler, Handler::Decline(_) | Handler::DeclineWith(_));
+            let documented = row["priority"] == "decline" || row["group"] == "teleport";
+            assert_eq!(declined, documented, "{name}");
         }
     }
 

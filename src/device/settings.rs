@@ -44,6 +44,7 @@ impl Reflection {
     fn stored(global: &Map<String, Value>, project: &Map<String, Value>, agent: &str) -> Self {
         let mut found = Self::default();
         for file in [global, project] {
+            found.lay_legacy(file.get("memoryReminderInterval"));
             found.lay_over(|key| file.get(&format!("reflection{key}")));
         }
         for file in [global, project] {
@@ -57,6 +58,22 @@ impl Reflection {
             }
         }
         found
+    }
+
+    /// Takes what an older program stored: a number of steps, or a word.
+    fn lay_legacy(&mut self, interval: Option<&Value>) {
+        let trigger = match interval {
+            None => return,
+            Some(Value::Null) => "off",
+            Some(steps) => match steps.as_u64().filter(|steps| *steps > 0) {
+                Some(steps) => {
+                    self.step_count = steps;
+                    "step-count"
+                }
+                None => "compaction-event",
+            },
+        };
+        self.trigger = trigger.into();
     }
 
     /// Takes what is valid; `value` finds it under `Trigger`, `StepCount` and so on.
@@ -286,6 +303,42 @@ mod tests {
         assert_eq!(found.instructions, "x");
         assert_eq!(Reflection::stored(&global, &project, "c").step_count, 6);
         assert_eq!(found.shown("a")["trigger"], "off", "what counts here");
+    }
+
+    #[test]
+    fn what_an_older_program_stored_counts_before_the_keys_of_today() {
+        let nothing = Map::new();
+        for (stored, trigger, steps) in [
+            (json!({"memoryReminderInterval": 9}), "step-count", 9),
+            (json!({"memoryReminderInterval": null}), "off", 25),
+            (
+                json!({"memoryReminderInterval": "compaction"}),
+                "compaction-event",
+                25,
+            ),
+            (
+                json!({"memoryReminderInterval": "auto-compaction"}),
+                "compaction-event",
+                25,
+            ),
+            (
+                json!({"memoryReminderInterval": [1]}),
+                "compaction-event",
+                25,
+            ),
+            (
+                json!({"memoryReminderInterval": 9, "reflectionTrigger": "off", "reflectionStepCount": 4}),
+                "off",
+                4,
+            ),
+        ] {
+            let found = Reflection::stored(&file(stored.clone()), &nothing, "a");
+            assert_eq!(
+                (found.trigger.as_str(), found.step_count),
+                (trigger, steps),
+                "{stored}"
+            );
+        }
     }
 
     #[test]

@@ -49,16 +49,25 @@ pub struct Turn {
 pub struct Checkout {
     memory: Memory,
     agent_id: Arc<str>,
+    /// The shared repository that it is, if it is not the agent's own.
+    shared: Option<Arc<str>>,
     dir: PathBuf,
     turn: Arc<Mutex<()>>,
 }
 
 impl Checkout {
-    pub(super) fn new(memory: Memory, agent_id: &str, turn: Arc<Mutex<()>>) -> Self {
+    pub(super) fn new(
+        memory: Memory,
+        agent_id: &str,
+        shared: Option<&str>,
+        turn: Arc<Mutex<()>>,
+    ) -> Self {
+        let own = memory.0.settings.home.agent_memory(agent_id);
         Self {
-            dir: memory.0.settings.home.agent_memory(agent_id),
+            dir: shared.map_or_else(|| own.clone(), |name| own.with_file_name(name)),
             memory,
             agent_id: agent_id.into(),
+            shared: shared.map(Arc::from),
             turn,
         }
     }
@@ -76,7 +85,12 @@ impl Checkout {
         &self.agent_id
     }
 
-    /// `~/.letta/agents/<id>/memory`, whether it exists or not.
+    /// The name of the shared repository, if it is one.
+    pub fn shared(&self) -> Option<&str> {
+        self.shared.as_deref()
+    }
+
+    /// `~/.letta/agents/<id>/memory`, or the shared repository beside it, whether it exists or not.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -109,6 +109,7 @@ impl Memory {
         }
         let name = agent.get("name").and_then(Value::as_str);
         checkout.bring_up_to_date(name).await?;
+        self.attach_later(api, agent_id);
         Ok(Touched::Ready)
     }
 }

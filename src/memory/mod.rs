@@ -5,6 +5,7 @@
 //! Invariant: the key never stands in a URL, in a process argument or in
 //! `.git/config`; no path leaves the checkout or enters its `.git`.
 
+mod attached;
 mod change;
 mod checkout;
 mod files;
@@ -151,12 +152,25 @@ impl Memory {
         if !fits {
             return Err(MemoryError::AgentId(agent_id.to_owned()));
         }
-        let turn = {
-            let mut turns = lock(&self.0.turns);
-            let turn = turns.entry(agent_id.to_owned());
-            Arc::clone(turn.or_default())
-        };
-        Ok(Checkout::new(self.clone(), agent_id, turn))
+        let turn = self.turn(agent_id.to_owned());
+        Ok(Checkout::new(self.clone(), agent_id, None, turn))
+    }
+
+    /// The checkout of a shared repository that is attached to an agent.
+    fn attached(&self, agent_id: &str, name: &str) -> Result<Checkout, MemoryError> {
+        let own = self.checkout(agent_id)?;
+        let turn = self.turn(format!("{agent_id}/{name}"));
+        Ok(Checkout::new(
+            self.clone(),
+            own.agent_id(),
+            Some(name),
+            turn,
+        ))
+    }
+
+    /// Who may change what is called `key`.
+    fn turn(&self, key: String) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(lock(&self.0.turns).entry(key).or_default())
     }
 
     /// Lets a task go on when nobody waits for it any more; it ends with [`Memory::shut_down`].

@@ -14,6 +14,9 @@ use tokio::time::sleep;
 
 /// Between two looks at a lock that another process has.
 const AGAIN: Duration = Duration::from_millis(50);
+/// Tries more before a lock counts as another process's, and the time between them.
+const TRIES: u32 = 5;
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// The lock in hand; dropping it gives it back.
 #[derive(Debug)]
@@ -32,15 +35,26 @@ pub(super) async fn wait(dir: &Path) -> ProcessLock {
         tracing::debug!(%error, "No place for the lock of a memory.");
     }
     loop {
-        if let Some(lock) = now(dir).await {
+        if let Some(lock) = once(dir).await {
             return lock;
         }
         sleep(AGAIN).await;
     }
 }
 
-/// The lock, unless another process has it.
+/// The lock, unless another process has it. A child that has not begun its own
+/// program yet holds what this one held for a moment more, so it is tried again.
 pub(super) async fn now(dir: &Path) -> Option<ProcessLock> {
+    for _ in 0..TRIES {
+        match once(dir).await {
+            Some(lock) => return Some(lock),
+            None => sleep(MOMENT).await,
+        }
+    }
+    once(dir).await
+}
+
+async fn once(dir: &Path) -> Option<ProcessLock> {
     let path = file(dir);
     let taken = spawn_blocking(move || take(&path)).await;
     match taken.unwrap_or_else(|error| Err(TryLockError::Error(error.into()))) {

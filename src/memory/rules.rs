@@ -16,6 +16,10 @@ use super::layout::Format;
 use crate::frontmatter::Document;
 
 const CONFIG: &str = ".memfs.config.json";
+/// Where the arrangement of a repository is written down, below `.git`.
+pub(super) const LAYOUT: &str = "letta-memory-layout-policy";
+/// What stands there in a shared one: the rules of format 2 hold without an index.
+pub(super) const SHARED: &str = "shared-memory\n";
 
 /// Judges what is staged in the repository at `dir`. `in_hook` when git itself
 /// asks; `config_may_change` is `LETTA_MEMORY_CONSTRAINTS_UPDATE=1`.
@@ -31,7 +35,9 @@ pub async fn check_staged(
     let diff = ["diff", "--cached", "--name-only", "--no-renames", "-z"];
     let staged = names(&git.run(&diff).await?);
     let tracked = names(&git.run(&["ls-files", "-z"]).await?);
-    let format = if tracked.iter().any(|path| path == "MEMORY.md") {
+    let layout = tokio::fs::read(dir.join(".git").join(LAYOUT)).await;
+    let is_shared = layout.is_ok_and(|layout| layout == SHARED.as_bytes());
+    let format = if is_shared || tracked.iter().any(|path| path == "MEMORY.md") {
         Format::V2
     } else {
         Format::V1

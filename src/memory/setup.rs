@@ -35,14 +35,14 @@ pub(super) async fn prepare(checkout: &Checkout, name: Option<&str>) -> Result<(
     let pre_commit = format!(
         "#!/bin/sh\n# Written by letta; changes are overwritten.\nletta={binary}\n[ -x \"$letta\" ] || exit 0\nexec \"$letta\" memory-check\n"
     );
+    let layout = match checkout.shared() {
+        None => "root-marker\n",
+        Some(_) => super::rules::SHARED,
+    };
     let written = tokio::task::spawn_blocking(move || {
         put(&hooks.join("pre-commit"), &pre_commit, 0o755)?;
         put(&hooks.join("post-commit"), POST_COMMIT, 0o755)?;
-        put(
-            &git_dir.join("letta-memory-layout-policy"),
-            "root-marker\n",
-            0o644,
-        )
+        put(&git_dir.join(super::rules::LAYOUT), layout, 0o644)
     });
     match written.await {
         Ok(done) => done?,

@@ -40,8 +40,11 @@ impl Checkout {
     }
 
     fn url(&self) -> String {
-        let server = &self.settings().server;
-        format!("{server}/v1/git/{}/state.git", self.agent_id())
+        let (server, agent) = (&self.settings().server, self.agent_id());
+        match self.shared() {
+            None => format!("{server}/v1/git/{agent}/state.git"),
+            Some(name) => format!("{server}/v1/git/{agent}/repositories/{name}.git"),
+        }
     }
 
     async fn clone_repository(&self, name: Option<&str>) -> Result<(), MemoryError> {
@@ -61,6 +64,12 @@ impl Checkout {
             Ok(mut entries) => entries.next_entry().await.ok().flatten().is_some(),
             Err(_) => false,
         };
+        if has_files && self.shared().is_some() {
+            return Err(MemoryError::Pull(format!(
+                "{} is there already and is no git repository",
+                dir.display()
+            )));
+        }
         if has_files {
             // Files that were here first stay; only what they lack comes from the server.
             rename(&staging.0.join(".git"), &dir.join(".git")).await?;
@@ -88,6 +97,10 @@ impl Checkout {
         };
         if matches!(error, GitError::Missing | GitError::Credentials(_)) {
             return Err(error.into());
+        }
+        if self.shared().is_some() {
+            // Others work on it too: what does not fit is the agent's to mend.
+            return Err(MemoryError::Pull(error.to_string()));
         }
         // An empty repository on the server has nothing to pull.
         let fetched = git.online(settings, &["fetch", "-q", "origin"]).await;
@@ -124,7 +137,7 @@ impl Checkout {
             .await;
         match known.as_deref().map(str::trim) {
             Ok(known) if known == url => {}
-            Ok(known) if !known.is_empty() && !is_memory_url(known, self.agent_id()) => {}
+            Ok(known) if !known.is_empty() && !self.is_ours(known) => {}
             Ok(known) if !known.is_empty() => {
                 git.run(&["remote", "set-url", "origin", &url]).await?;
                 // Fails when there is none, which is as good.
@@ -138,6 +151,17 @@ impl Checkout {
             }
         }
         Ok(())
+    }
+
+    /// Whether a URL is that of this repository on some Letta server.
+    fn is_ours(&self, url: &str) -> bool {
+        match self.shared() {
+            None => is_memory_url(url, self.agent_id()),
+            Some(name) => {
+                let agent = self.agent_id();
+                url.ends_with(&format!("/v1/git/{agent}/repositories/{name}.git"))
+            }
+        }
     }
 
     /// Takes the server's history in the place of one that has nothing in

@@ -70,16 +70,28 @@ pub fn malformed(
             if let Some(runtime) = runtime {
                 more.insert("runtime".into(), runtime.clone());
             }
-            if kind == "runtime_start_response" {
-                more.extend(runtime_start_nothing());
-            }
-            if kind == "abort_message_response" {
-                more.insert("aborted".into(), false.into());
-            }
+            more.extend(nothing(kind));
             more.insert("error".into(), error.into());
             reply(kind, request_id, false, Value::Object(more))
         }
         None => json!({"type": "error", "request_id": request_id, "error": error}),
+    }
+}
+
+/// What an answer has to hold even when nothing came of its command.
+fn nothing(kind: &str) -> Map<String, Value> {
+    let fields = match kind {
+        "runtime_start_response" => return runtime_start_nothing(),
+        "abort_message_response" => json!({"aborted": false}),
+        "resume_queue_response" => json!({"resumed": 0}),
+        "remove_queue_item_response" => json!({"item_id": ""}),
+        "monitor_stop_response" => json!({"process_id": "", "stopped": false}),
+        "execute_command_response" => json!({"output": ""}),
+        _ => Value::Null,
+    };
+    match fields {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
     }
 }
 

@@ -171,6 +171,10 @@ impl Skills {
         if !reader.sources.is_empty() {
             // The memory directory of an agent counts with any source.
             let own = reader.agent_id.map(|agent| home.agent_memory(agent));
+            // Of shared repositories the first by name counts, and the agent's own before them.
+            let shared = reader.agent_id.map(|agent| home.attached(agent));
+            let shared = shared.into_iter().flat_map(|all| all.into_keys().rev());
+            roots.extend(shared.map(|dir| (dir.join("skills"), Source::Agent)));
             let own = own.filter(|dir| dir.is_dir()).or(self.0.memory.clone());
             roots.extend(own.map(|dir| (dir.join("skills"), Source::Agent)));
         }
@@ -358,6 +362,51 @@ mod tests {
         let found = of(Some("a"));
         assert_eq!(described(&found, "both").as_deref(), Some("global global"));
         assert_eq!(described(&found, "own").as_deref(), Some("agent agent"));
+    }
+
+    #[test]
+    fn shared_repositories_give_skills_that_nothing_nearer_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home"));
+        let cwd = dir.path().join("work");
+        let own = home.agent_memory("a");
+        let beside = |name: &str| own.with_file_name(name);
+        put(&home.letta.join("skills"), "global", "global");
+        for (name, attached) in [("b-team", true), ("a-team", true), ("left", false)] {
+            fs::create_dir_all(beside(name).join(".git")).unwrap();
+            if attached {
+                crate::state::attached::attach(&beside(name), false).unwrap();
+            }
+            for skill in ["global", "own", "project", "shared", name] {
+                put(&beside(name).join("skills"), skill, name);
+            }
+        }
+        put(&own.join("skills"), "own", "own");
+        put(&cwd.join(".skills"), "project", "project");
+        let skills = Skills::new(home, None);
+        let of = |sources| Reader {
+            cwd: &cwd,
+            agent_id: Some("a"),
+            sources,
+        };
+        let reader = of(&Source::ALL);
+        let found = skills.discover(&reader);
+        for (id, expected) in [
+            ("global", "agent a-team"),
+            ("own", "agent own"),
+            ("project", "project project"),
+            ("shared", "agent a-team"),
+            ("b-team", "agent b-team"),
+        ] {
+            assert_eq!(described(&found, id).as_deref(), Some(expected), "{id}");
+            let loaded = skills.find(&reader, id).unwrap();
+            assert_eq!(
+                format!("{} {}", loaded.source.as_str(), loaded.description),
+                expected
+            );
+        }
+        assert_eq!(described(&found, "left"), None);
+        assert!(skills.discover(&of(&[])).is_empty());
     }
 
     #[test]

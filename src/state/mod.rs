@@ -7,6 +7,7 @@
 
 mod agent_flags;
 pub mod atomic;
+pub mod attached;
 pub mod directory_lock;
 pub mod home;
 pub mod instance_lock;

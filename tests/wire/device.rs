@@ -8,7 +8,7 @@ use std::process::Command;
 use local_cloud::{Frame, Scope};
 use serde_json::{Value, json};
 
-use crate::harness::{Lab, SOON, bash, scope};
+use crate::harness::{Lab, SOON, Setup, bash, scope};
 
 fn git(lab: &Lab, arguments: &[&str]) {
     let status = Command::new("git")
@@ -47,6 +47,19 @@ async fn s06_19_files_are_listed_written_read_and_edited() {
     assert_eq!(pushed["document_content"], "one\r\n2\r\n");
     // A direct answer has no envelope.
     assert!(pushed.get("event_seq").is_none() && pushed.get("runtime").is_none());
+    let none = lab.file("none").to_string_lossy().into_owned();
+    let edit =
+        json!({"type": "edit_file", "file_path": none, "old_string": "a", "new_string": "b"});
+    let answer = device.request(edit, SOON).await.unwrap();
+    let work = lab
+        .file("")
+        .to_string_lossy()
+        .trim_end_matches('/')
+        .to_owned();
+    assert_eq!(
+        answer["error"],
+        format!("File does not exist. Attempted path: {none}. Current working directory: {work}")
+    );
     let read = json!({"type": "read_file", "path": path, "encoding": "base64"});
     let answer = device.request(read, SOON).await.unwrap();
     assert_eq!(answer["content"], "b25lDQoyDQo=");
@@ -107,6 +120,73 @@ async fn s06_4_3_a_branch_that_a_tool_switched_is_shown_after_the_turn() {
         .unwrap();
     let shows = |frame: &Frame| frame.value["device_status"]["git_context"]["branch"] == "other";
     lab.frame(mark, shows).await;
+}
+
+#[tokio::test]
+async fn s06_16_where_conversations_start_is_changed_shown_and_refused_with_words() {
+    let lab = Lab::start().await;
+    let device = lab.device().await;
+    lab.sync(&scope()).await;
+    let place = |name: &str| lab.file(name).to_string_lossy().into_owned();
+    let set = async |cwd: &str| {
+        let frame = json!({"type": "set_boot_working_directory", "cwd": cwd});
+        device.request(frame, SOON).await.unwrap()
+    };
+    fs::create_dir(lab.file("sub")).unwrap();
+    fs::write(lab.file("file"), "").unwrap();
+    let mark = lab.cloud.mark();
+    // Relative to where they start now.
+    let answer = set(" sub ").await;
+    assert_eq!(
+        (
+            &answer["success"],
+            &answer["boot_working_directory"],
+            &answer["cwd_revision"]
+        ),
+        (&json!(true), &json!(place("sub")), &json!(1))
+    );
+    let shows = |frame: &Frame| {
+        frame.value["device_status"]["current_working_directory"] == json!(place("sub"))
+    };
+    lab.frame(mark, shows).await;
+    for (cwd, words) in [
+        ("  ", "Working directory cannot be empty".to_owned()),
+        ("../file", format!("Not a directory: {}", place("file"))),
+        ("../none", "No such directory: ".to_owned()),
+    ] {
+        let answer = set(cwd).await;
+        assert_eq!(answer["success"], false, "{answer}");
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains(&words), "{error}");
+        // What counts stays and is said.
+        assert_eq!(
+            (&answer["boot_working_directory"], &answer["cwd_revision"]),
+            (&json!(place("sub")), &json!(1))
+        );
+    }
+    let map = json!({"type": "get_cwd_map"});
+    let answer = device.request(map, SOON).await.unwrap();
+    assert_eq!(answer["boot_working_directory"], place("sub"));
+    assert_eq!(answer["cwd_map"], json!({}));
+}
+
+#[tokio::test]
+async fn s06_6_5_a_memory_of_another_server_does_not_become_a_repository() {
+    let elsewhere = Setup::default().env("LETTA_MEMFS_BASE_URL", "http://127.0.0.1:1/git");
+    let lab = elsewhere.start().await;
+    let device = lab.device().await;
+    let mark = lab.cloud.request_mark();
+    let enable = json!({"type": "enable_memfs", "agent_id": "agent-1"});
+    let answer = device.request(enable, SOON).await.unwrap();
+    assert_eq!(answer["type"], "enable_memfs_response");
+    assert_eq!(
+        (&answer["success"], &answer["error"]),
+        (
+            &json!(false),
+            &json!("MemFS sync failed (expected api.letta.com, got 127.0.0.1:1)")
+        )
+    );
+    assert_eq!(lab.cloud.requests_since(mark).len(), 0);
 }
 
 #[tokio::test]

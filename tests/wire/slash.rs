@@ -1,10 +1,8 @@
-//! Slash commands, the model and the skills of a conversation, over the wire
-//! (06 §7, §8, §12, §15).
+//! Slash commands and the model of a conversation, over the wire (06 §7, §8, §15).
 
 use std::fs;
-use std::path::Path;
 
-use local_cloud::{Cursor, Frame, Scope};
+use local_cloud::{Cursor, Fault, Frame, Scope};
 use serde_json::{Value, json};
 
 use crate::harness::{Lab, SOON, scope};
@@ -295,6 +293,63 @@ async fn s06_15_compact_context_limit_and_reload_say_what_they_did() {
 }
 
 #[tokio::test]
+async fn s06_15_what_the_server_refuses_is_what_a_command_says() {
+    let lab = Lab::start().await;
+    let default = Scope::new("agent-1", "default");
+    let same = "Summarization failed to reduce the number of messages below 5";
+    for (scope, command, path, status, detail, said) in [
+        (
+            scope(),
+            "clear",
+            "POST /v1/conversations/",
+            403,
+            "no",
+            (false, "Failed: 403 {\"detail\":\"no\"}"),
+        ),
+        (
+            default.clone(),
+            "clear-messages",
+            "/reset-messages",
+            404,
+            "gone",
+            (false, "Failed: 404 {\"detail\":\"gone\"}"),
+        ),
+        (
+            scope(),
+            "compact",
+            "/compact",
+            400,
+            same,
+            (
+                true,
+                "Compaction run, but the number of messages is the same",
+            ),
+        ),
+        (
+            scope(),
+            "compact",
+            "/compact",
+            400,
+            "other",
+            (false, "Failed: 400 {\"detail\":\"other\"}"),
+        ),
+        (
+            default,
+            "context-limit",
+            "GET /v1/agents/agent-1",
+            404,
+            "gone",
+            (false, "Failed: 404 {\"detail\":\"gone\"}"),
+        ),
+    ] {
+        let refusal = Fault::status(status).with_body(json!({"detail": detail}));
+        lab.cloud.fail_next_request(path, refusal);
+        let answer = run(&lab, &scope, command, "").await;
+        assert_eq!(output(&answer), said, "{command}");
+    }
+}
+
+#[tokio::test]
 async fn s06_15_the_size_of_the_memory_is_shown_without_an_answer() {
     let lab = Lab::start().await;
     let device = lab.device().await;
@@ -313,86 +368,6 @@ async fn s06_15_the_size_of_the_memory_is_shown_without_an_answer() {
             .iter()
             .any(|frame| frame.value["request_id"] == "quiet")
     );
-}
-
-fn put_skill(dir: &Path, name: &str) {
-    fs::create_dir_all(dir.join(name)).unwrap();
-    let text = format!("---\nname: {name}\ndescription: does {name}\n---\n");
-    fs::write(dir.join(name).join("SKILL.md"), text).unwrap();
-}
-
-#[tokio::test]
-async fn s07_2_skills_travel_with_requests_and_stand_in_the_device_status() {
-    let lab = Lab::start().await;
-    put_skill(&lab.file(".agents/skills"), "paint");
-    let scope = scope();
-    let mark = lab.cloud.mark();
-    lab.say(&scope, "cm-1", "SAY hi").await;
-    lab.labelled(mark, "turn_finished").await;
-    let body = &lab.cloud.message_bodies(&scope.conversation)[0];
-    let skills = body["client_skills"].as_array().unwrap();
-    let paint = skills
-        .iter()
-        .find(|skill| skill["name"] == "paint")
-        .unwrap();
-    assert_eq!(paint["description"], "does paint");
-    assert_eq!(
-        paint["location"],
-        lab.file(".agents/skills/paint/SKILL.md").to_str().unwrap()
-    );
-    assert!(skills.iter().any(|skill| skill["name"] == "context-doctor"));
-    let shows = |frame: &Frame| {
-        let skills = &frame.value["device_status"]["current_available_skills"];
-        skills.as_array().is_some_and(|skills| {
-            skills
-                .iter()
-                .any(|s| s["id"] == "paint" && s["source"] == "project")
-        })
-    };
-    lab.frame(mark, shows).await;
-
-    // A conversation that wants none gets none.
-    let start = json!({"type": "runtime_start", "agent_id": "agent-1", "conversation_id": "conv-2", "skill_sources": []});
-    let device = lab.device().await;
-    assert_eq!(device.request(start, SOON).await.unwrap()["success"], true);
-    let mark = lab.cloud.mark();
-    let bare = Scope::new("agent-1", "conv-2");
-    lab.say(&bare, "cm-2", "SAY hi").await;
-    lab.labelled(mark, "turn_finished").await;
-    assert_eq!(
-        lab.cloud.message_bodies("conv-2")[0]["client_skills"],
-        json!([])
-    );
-}
-
-#[tokio::test]
-async fn s07_2_2_a_conversation_loads_skills_from_its_own_sources_alone() {
-    let lab = Lab::start().await;
-    put_skill(&lab.file(".agents/skills"), "paint");
-    put_skill(&lab.home().join(".letta/skills"), "weld");
-    let script = format!(
-        "{}\n{}\nSAY done",
-        crate::harness::call("Skill", &json!({"skill": "paint"})),
-        crate::harness::call("Skill", &json!({"skill": "weld"}))
-    );
-    for (conversation, sources, loaded) in [
-        ("conv-1", json!(["project", "global"]), [true, true]),
-        ("conv-2", json!(["global"]), [false, true]),
-        ("conv-3", json!([]), [false, false]),
-    ] {
-        let start = json!({"type": "runtime_start", "agent_id": "agent-1",
-            "conversation_id": conversation, "skill_sources": sources});
-        let device = lab.device().await;
-        assert_eq!(device.request(start, SOON).await.unwrap()["success"], true);
-        let scope = Scope::new("agent-1", conversation);
-        let turn = lab.cloud.turn(&scope, &script).await.unwrap();
-        let results = turn.tool_returns();
-        let found: Vec<bool> = results
-            .iter()
-            .map(|result| result["status"] == "success")
-            .collect();
-        assert_eq!(found, loaded, "{sources}: {results:?}");
-    }
 }
 
 #[tokio::test]

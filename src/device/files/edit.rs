@@ -23,7 +23,6 @@ struct Request {
 
 impl Request {
     fn new(fields: &mut Fields) -> Result<Self, ShapeError> {
-        fields.string("request_id")?;
         let expected = match fields.take("expected_replacements") {
             None => None,
             Some(number) => Some(positive(&number).ok_or_else(|| {

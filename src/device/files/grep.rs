@@ -29,7 +29,6 @@ struct Request {
 /// Searches the content of files.
 pub(in crate::device) async fn grep_in_files(mut call: Call) -> Answer {
     let fields = &mut call.fields;
-    fields.string("request_id")?;
     let pattern = Pattern {
         text: fields.string("query")?,
         literal: !fields.lenient_flag("is_regex"),
@@ -138,4 +137,31 @@ fn result(matches: Vec<Value>, total: u64, files: usize) -> Value {
         "truncated": total > matches.len() as u64, "matches": matches,
         "total_matches": total, "total_files": files,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_whose_time_is_up_says_so_and_shows_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), "needle\n").unwrap();
+        let request = Request {
+            root: dir.path().to_owned(),
+            pattern: Pattern {
+                text: "needle".into(),
+                literal: true,
+                ignore_case: false,
+                whole_word: false,
+                multiline: false,
+            },
+            glob: None,
+            rows: ROWS,
+            context: CONTEXT,
+        };
+        let budget = Budget::new(CancellationToken::new(), std::time::Duration::ZERO);
+        let failure = request.search(&budget).unwrap_err();
+        assert_eq!(failure.to_string(), "grep_in_files timed out after 30s");
+    }
 }

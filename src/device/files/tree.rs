@@ -102,10 +102,7 @@ impl Walk {
 pub(in crate::device) async fn get_tree(mut call: Call) -> Answer {
     let path = call.fields.string("path")?;
     let echo = path.clone();
-    let fields = &mut call.fields;
-    let depth = fields
-        .string("request_id")
-        .and_then(|_| fields.count("depth"));
+    let depth = call.fields.count("depth");
     let home = call.services().home.user.clone();
     let tree = async {
         let depth = depth?;
@@ -146,7 +143,6 @@ fn tree(root: PathBuf, home: &Path, depth: usize) -> Result<(Vec<Value>, bool), 
 
 /// Entries whose path holds a text.
 pub(in crate::device) async fn search_files(mut call: Call) -> Answer {
-    call.fields.string("request_id")?;
     let query = call.fields.string("query")?.trim().to_lowercase();
     let root = call.fields.lenient_string("cwd");
     let root = root.map_or_else(super::process_cwd, PathBuf::from);

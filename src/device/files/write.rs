@@ -17,10 +17,7 @@ use crate::tools::text::decode;
 pub(in crate::device) async fn write_file(mut call: Call) -> Answer {
     let path = call.fields.string("path")?;
     let echo = path.clone();
-    let fields = &mut call.fields;
-    let content = fields
-        .string("request_id")
-        .and_then(|_| fields.string("content"));
+    let content = call.fields.string("content");
     let work = async {
         let content = content?;
         call.shared

@@ -1,5 +1,4 @@
-//! The tables of tests/data/device: requests with their whole answers, and
-//! what becomes of a frame without a field or with one of another type.
+//! Requests about files with their whole answers: tests/data/device/answers.json.
 
 use super::*;
 
@@ -39,69 +38,6 @@ async fn every_request_of_the_table_gets_its_whole_answer() {
             let found = fs::read_to_string(bench.path(path)).ok();
             assert_eq!(found.as_deref(), content.as_str(), "{name}: {path}");
         }
-    }
-}
-
-/// Values of every JSON type; those of the field's own are left out.
-fn others(kind: &str) -> Vec<Value> {
-    let all = [
-        json!(null),
-        json!(1),
-        json!(true),
-        json!("x"),
-        json!([1]),
-        json!({"a": 1}),
-    ];
-    let is = |value: &Value| match kind {
-        "string" => value.is_string(),
-        "number" => value.is_number(),
-        "array" => value.is_array(),
-        "bool" => value.is_boolean(),
-        "object" => value.is_object(),
-        other => panic!("{other}"),
-    };
-    all.into_iter().filter(|value| !is(value)).collect()
-}
-
-#[tokio::test]
-async fn a_frame_without_a_field_or_with_a_wrong_one_changes_nothing_and_is_told_so() {
-    let mut bench = Bench::new().await;
-    let rows = data("shapes.json").into_iter();
-    for row in rows.chain(data("managed-shapes.json")) {
-        let root = bench.dir.path().to_string_lossy().into_owned();
-        let good = with_root(&row["good"], "<root>", &root);
-        let answer = &row["failed"];
-        for (field, kind) in row["required"].as_object().unwrap() {
-            let mut frames = vec![good.clone()];
-            frames[0].as_object_mut().unwrap().remove(field);
-            for wrong in others(kind.as_str().unwrap()) {
-                let mut frame = good.clone();
-                frame[field] = wrong;
-                frames.push(frame);
-            }
-            for frame in frames {
-                bench.send(frame.clone());
-                if field == "request_id" {
-                    // Nobody can be answered; the next command shows that nothing hangs.
-                    bench.send(json!({"type": "get_cwd_map", "request_id": "next"}));
-                    assert_eq!(bench.next().await["request_id"], "next", "{frame}");
-                    continue;
-                }
-                let mut found = bench.next().await;
-                let error = found["error"].as_str().unwrap().to_owned();
-                assert!(error.starts_with(field.as_str()), "{frame}: {error}");
-                found.as_object_mut().unwrap().remove("error");
-                for (name, value) in answer.as_object().unwrap() {
-                    let mut value = with_root(value, "<root>", &root);
-                    if name == field && value.is_string() {
-                        value = "".into();
-                    }
-                    assert_eq!(found[name], value, "{frame}: {name}");
-                }
-            }
-        }
-        let made = bench.path("made");
-        assert!(!made.exists(), "{row}");
     }
 }
 

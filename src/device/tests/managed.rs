@@ -82,6 +82,32 @@ async fn a_skill_is_linked_told_of_and_unlinked() {
 }
 
 #[tokio::test]
+async fn a_new_place_to_start_is_shown_to_people_before_it_is_answered() {
+    let mut bench = Bench::new().await;
+    fs::create_dir(bench.path("sub")).unwrap();
+    let set = json!({"type": "set_boot_working_directory", "request_id": "r-1", "cwd": "sub"});
+    bench.send(set.clone());
+    let (to, news) = bench.trial.injected.recv().await.unwrap();
+    assert_eq!(to, Recipient::Live);
+    assert!(bench.trial.outbound.try_recv().is_err());
+    assert!(
+        matches!(news, Injected::BootDirectoryChanged(_)),
+        "{news:?}"
+    );
+    drop(news);
+    let answered = bench.next().await;
+    assert_eq!(answered["boot_working_directory"], bench.text("sub"));
+    // The same again changes nothing and is news to nobody.
+    bench.send({
+        let mut set = set;
+        set["cwd"] = json!(bench.text("sub"));
+        set
+    });
+    assert_eq!(bench.next().await["success"], true);
+    assert!(bench.trial.injected.try_recv().is_err());
+}
+
+#[tokio::test]
 async fn secrets_are_read_before_they_are_written_whole() {
     let rows = json!([{"key": "OLD", "value": "1"}, {"key": "GONE", "value": "2"}]);
     let (mut bench, server) = served([answer(200, &rows), answer(200, &json!({}))]).await;
@@ -164,7 +190,7 @@ pub(super) fn memories() -> (TempDir, String) {
 }
 
 /// A device that works with a memory of the agent.
-async fn remembering() -> (Bench, Server, TempDir) {
+pub(super) async fn remembering() -> (Bench, Server, TempDir) {
     let (dir, url) = memories();
     let agent = json!({"id": "agent-1", "name": "Ada", "tags": ["git-memory-enabled"]});
     let answers = (0..8).map(|_| answer(200, &agent));
@@ -292,7 +318,7 @@ async fn a_refused_commit_leaves_the_file_as_it_was() {
     assert!(found["content"].as_str().unwrap().ends_with("good"));
 }
 
-fn with_id(mut frame: Value) -> Value {
+pub(super) fn with_id(mut frame: Value) -> Value {
     frame["request_id"] = json!("r-1");
     frame
 }

@@ -1,10 +1,12 @@
 //! A device in the test's own process: frames in, frames out.
 
 mod cases;
+mod failing;
 mod git;
 mod managed;
 mod managed_by_server;
 mod mutations;
+mod repositories;
 mod terminals;
 mod watches;
 

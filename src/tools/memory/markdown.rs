@@ -1,4 +1,7 @@
 //! A file of memory: frontmatter and body, in both formats (07 §4.5).
+//!
+//! Invariant: what a change is not about stays as it stands there, `limit:` and
+//! blocks of several lines in a header of format v1 among it.
 
 use serde_json::Value;
 
@@ -12,8 +15,10 @@ pub(super) struct Document {
     pub(super) name: String,
     /// What the file is about; empty in an index.
     pub(super) description: String,
-    /// Only in format v1, as it stands there.
-    pub(super) read_only: Option<String>,
+    /// Format v1: nobody may change it.
+    pub(super) read_only: bool,
+    /// The lines of the frontmatter as they stand there; none in a new file.
+    pub(super) header: Vec<String>,
     /// Everything below the frontmatter.
     pub(super) body: String,
 }
@@ -22,7 +27,7 @@ impl Store {
     /// Takes apart the text of `path`, which may be changed.
     pub(super) fn parse(&self, path: &str, text: &str) -> Result<Document, Failure> {
         let document = self.parse_any(path, text)?;
-        if document.read_only.as_deref() == Some("true") {
+        if document.read_only {
             return Err(self.error(format!("{path} is read_only and cannot be modified")));
         }
         Ok(document)
@@ -49,6 +54,7 @@ impl Store {
             return wrong("the file must begin with frontmatter between two lines of ---");
         };
         let mut document = Document {
+            header: front.lines().map(String::from).collect(),
             body: body.to_owned(),
             ..Document::default()
         };
@@ -62,7 +68,7 @@ impl Store {
             match key {
                 "description" => document.description = self.value(value),
                 "name" => document.name = self.value(value),
-                "read_only" => document.read_only = Some(value.to_owned()),
+                "read_only" => document.read_only = value == "true",
                 _ => {}
             }
         }
@@ -113,18 +119,45 @@ impl Store {
         if description.is_empty() {
             return Err(self.error("'description' must not be empty"));
         }
-        if self.indexed {
-            return Ok(format!(
-                "---\nname: {}\ndescription: {}\n---\n{body}",
-                Value::from(line(&document.name)),
-                Value::from(description)
-            ));
+        let description = if self.indexed {
+            format!("description: {}", Value::from(description))
+        } else {
+            format!("description: {description}")
+        };
+        let header = if !document.header.is_empty() {
+            self.described(document, description).join("\n")
+        } else if self.indexed {
+            format!("name: {}\n{description}", Value::from(line(&document.name)))
+        } else {
+            description
+        };
+        Ok(format!("---\n{header}\n---\n{body}"))
+    }
+
+    /// The header that stands there; with another line for the description when
+    /// that has changed.
+    fn described(&self, document: &Document, description: String) -> Vec<String> {
+        let header = &document.header;
+        let value = |line: &str| {
+            let (key, value) = line.split_once(':')?;
+            (key.trim() == "description").then(|| self.value(value.trim()))
+        };
+        // The last one counts, as when it was read.
+        let Some(at) = header.iter().rposition(|line| value(line).is_some()) else {
+            return header.clone();
+        };
+        if value(&header[at]).as_deref() == Some(document.description.as_str()) {
+            return header.clone();
         }
-        let read_only = document.read_only.as_ref();
-        let read_only = read_only.map_or_else(String::new, |value| format!("read_only: {value}\n"));
-        Ok(format!(
-            "---\ndescription: {description}\n{read_only}---\n{body}"
-        ))
+        // Its block goes with it.
+        let after = header[at + 1..]
+            .iter()
+            .take_while(|line| line.starts_with([' ', '\t']));
+        let after = at + 1 + after.count();
+        let mut lines = header[..at].to_vec();
+        lines.push(description);
+        lines.extend_from_slice(&header[after..]);
+        lines
     }
 }
 

@@ -161,6 +161,36 @@ async fn every_command_is_one_commit_of_the_agent_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_change_keeps_every_line_of_a_header_that_it_is_not_about() {
+    let header = "---\nlimit: 5000\ndescription: >\n  Who they\n  are\nread_only: false\n---\n";
+    let text = format!("{header}City: Turin\n");
+    let agent = Agent::with(&[("system/a.md", &text)]);
+    let call = |mut given: Value| {
+        given["reason"] = json!("r");
+        given["file_path"] = json!("system/a");
+        given
+    };
+    let replace = json!({"command": "str_replace", "old_string": "Turin", "new_string": "Rome"});
+    agent.ok(&agent.edit, call(replace)).await;
+    assert_eq!(agent.read("system/a.md"), format!("{header}City: Rome\n"));
+    let describe = json!({"command": "update_description", "description": "Who"});
+    agent.ok(&agent.edit, call(describe)).await;
+    assert_eq!(
+        agent.read("system/a.md"),
+        "---\nlimit: 5000\ndescription: Who\nread_only: false\n---\nCity: Rome\n"
+    );
+    let patch =
+        "*** Begin Patch\n*** Update File: system/a\n@@\n-City: Rome\n+City: Oslo\n*** End Patch\n";
+    agent
+        .ok(&agent.patch, json!({"reason": "r", "input": patch}))
+        .await;
+    assert_eq!(
+        agent.read("system/a.md"),
+        "---\nlimit: 5000\ndescription: Who\nread_only: false\n---\nCity: Oslo\n"
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_done_is_told_and_leaves_the_memory_as_it_was() {
     let agent = Agent::with(&[HUMAN, LOCKED]);
     std::os::unix::fs::symlink("/etc", agent.root.join("out")).unwrap();
