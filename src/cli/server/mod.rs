@@ -45,7 +45,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::redact::Secrets;
 use crate::telemetry::session_log::{FrameLogging, SessionLog, SessionLogOptions};
 use crate::tools::image::Images;
-use crate::tools::{Controllers, Toolbox, command_tools, file_tools, overflow, plan_tools};
+use crate::tools::{
+    Controllers, Toolbox, cloud_tools, command_tools, file_tools, overflow, plan_tools,
+};
 use crate::transport::direct::DirectParts;
 use crate::transport::relay::{Relay, RelayConfig, RelayParts};
 use crate::transport::watchdog::{self, Watchdog};
@@ -239,6 +241,7 @@ async fn serve(
     let processes = processes(&foundation, &device_id);
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
     let cloud = api.base_url().is_cloud() || config.memfs.local;
+    let of_cloud = cloud.then(|| cloud_tools(&api)).unwrap_or_default();
     let memory = foundation.memory(&credentials);
     let skills = Skills::with_memory(
         home.clone(),
@@ -268,7 +271,8 @@ async fn serve(
             command_tools()
                 .into_iter()
                 .chain(file_tools(skills, &memory))
-                .chain(plan_tools(&remote, &home.plans())),
+                .chain(plan_tools(&remote, &home.plans()))
+                .chain(of_cloud),
         ),
         controllers: Controllers::new(events.clone()),
         background: processes.clone(),
