@@ -52,7 +52,10 @@ impl Router {
                 connection.open = false;
             }
         }
-        let subscribed = self.subscriptions.iter().filter(|(_, all)| all.contains(id));
+        let subscribed = self
+            .subscriptions
+            .iter()
+            .filter(|(_, all)| all.contains(id));
         subscribed.map(|(scope, _)| scope.clone()).collect()
     }
 

@@ -280,8 +280,7 @@ fn is_id(id: &str, prefix: &str) -> bool {
 
 /// The name under which the server knows a place to run.
 fn computer(name: &str) -> &str {
-    let is_cloud =
-        name.eq_ignore_ascii_case("cloud") || name.eq_ignore_ascii_case("cloud-sandbox");
+    let is_cloud = name.eq_ignore_ascii_case("cloud") || name.eq_ignore_ascii_case("cloud-sandbox");
     if is_cloud { "cloud" } else { name }
 }
 

@@ -26,7 +26,9 @@ fn tools(home: &Path) -> Vec<Arc<dyn Tool>> {
         .into_iter()
         .chain(file_tools(skills, &crate::memory::trial(&home)))
         // Nothing in these tables gets as far as a request.
-        .chain(cloud_tools(&crate::api::tests::client_of("http://127.0.0.1:9")))
+        .chain(cloud_tools(&crate::api::tests::client_of(
+            "http://127.0.0.1:9",
+        )))
         .collect()
 }
 

@@ -77,7 +77,10 @@ async fn s07_3_3_a_subagent_works_in_the_worktree_that_its_parent_has_just_enter
     let lab = lab().await;
     let repository = lab.file("");
     git(&repository, &["init", "-q", "-b", "main", "."]);
-    git(&repository, &["commit", "-q", "--allow-empty", "-m", "first"]);
+    git(
+        &repository,
+        &["commit", "-q", "--allow-empty", "-m", "first"],
+    );
     let enter = call("EnterWorktree", &json!({"name": "apart"}));
     let task = format!("{}\nSAY looked", bash("pwd -P > here"));
     let script = format!("{enter}\nTHEN\n{}\nSAY handed over", agent("Look", &task));

@@ -93,7 +93,8 @@ fn shows(frame: &Value, status: &str) -> bool {
 async fn s02_5_14_a_subagent_of_a_client_works_where_the_conversation_does() {
     let lab = lab().await;
     std::fs::create_dir(lab.file("below")).unwrap();
-    lab.change(&scope(), json!({"cwd": lab.file("below")})).await;
+    lab.change(&scope(), json!({"cwd": lab.file("below")}))
+        .await;
     lab.sync(&scope()).await;
     let task = format!("{}\nSAY looked", bash("pwd -P > here"));
     let args = json!({"subagent_type": "general-purpose", "prompt": task, "description": "Far"});
@@ -109,7 +110,9 @@ async fn s02_11_2_a_launch_is_called_off_when_the_client_that_asked_leaves() {
     let mut other = direct.client_of(&scope()).await;
     let mut one = direct.client_of(&scope()).await;
     // Who does the task is never known.
-    direct.cloud.fail_next_request("POST /v1/agents/", Fault::Hang);
+    direct
+        .cloud
+        .fail_next_request("POST /v1/agents/", Fault::Hang);
     let args = json!({"subagent_type": "general-purpose", "prompt": "SAY never",
         "description": "Gone"});
     one.send(launch_frame(&args)).await;
@@ -152,8 +155,12 @@ async fn s02_11_2_a_copy_that_was_made_for_a_client_that_left_is_deleted() {
     };
     let ended = direct.cloud.wait_for_request(is_end, SOON).await;
     assert!(ended.is_ok(), "the copy stays");
-    other.quiet().await;
-    let ever = |frame: &Value| frame["subagents"].as_array().is_some_and(|all| !all.is_empty());
+    other.sync(&scope()).await;
+    let ever = |frame: &Value| {
+        frame["subagents"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty())
+    };
     assert!(!other.seen.iter().any(ever), "{:#?}", other.seen);
 }
 

@@ -55,11 +55,16 @@ async fn s04_7_19_a_message_is_queued_for_another_conversation_and_says_who_wrot
     let request = lab.cloud.wait_for_request(is_it, SOON).await.unwrap();
     let body = request.json();
     assert_eq!(body["client_message_id"], receipt["client_message_id"]);
-    assert_eq!((&body["agent_id"], &body["computer"]), (&json!("agent-2"), &json!("cloud")));
+    assert_eq!(
+        (&body["agent_id"], &body["computer"]),
+        (&json!("agent-2"), &json!("cloud"))
+    );
     let parts = &body["messages"][0]["content"];
     let reminder = parts[0]["text"].as_str().unwrap();
     assert!(
-        reminder.starts_with("<system-reminder>\nThis message comes from agent agent-1, conversation conv-1,"),
+        reminder.starts_with(
+            "<system-reminder>\nThis message comes from agent agent-1, conversation conv-1,"
+        ),
         "{reminder}"
     );
     assert_eq!(parts[1], json!({"type": "text", "text": "SAY heard you"}));
@@ -70,7 +75,11 @@ async fn s04_7_19_a_message_is_queued_for_another_conversation_and_says_who_wrot
     lab.frame(mark, heard).await;
     quiet(&lab).await;
     let told = lab.cloud.message_bodies("conv-1");
-    assert!(!told.iter().any(|body| body.to_string().contains("heard you\"")));
+    assert!(
+        !told
+            .iter()
+            .any(|body| body.to_string().contains("heard you\""))
+    );
 }
 
 #[tokio::test]
@@ -87,7 +96,10 @@ async fn s04_7_19_an_agent_alone_gets_a_new_hidden_conversation() {
     assert!(id.starts_with("conv-"), "{receipt}");
     let own = json!({"message": "m", "agent_id": "agent-2", "conversation_id": "default"});
     let (status, receipt) = sent(&lab, own).await;
-    assert_eq!((status.as_str(), &receipt["conversation_id"]), ("success", &json!("default")));
+    assert_eq!(
+        (status.as_str(), &receipt["conversation_id"]),
+        ("success", &json!("default"))
+    );
 }
 
 #[tokio::test]
@@ -102,10 +114,16 @@ async fn s04_7_19_a_failure_says_whether_the_message_may_have_arrived() {
     ] {
         lab.cloud.fail_next_request("/messages/enqueue", fault);
         let (status, told) = sent(&lab, to("conv-2")).await;
-        assert_eq!((status.as_str(), told["status"].as_str()), ("error", Some(expected)));
+        assert_eq!(
+            (status.as_str(), told["status"].as_str()),
+            ("error", Some(expected))
+        );
         assert_eq!(told["http_status"], http, "{told}");
         assert_eq!(told["conversation_id"], "conv-2");
-        assert_eq!(told["guidance"].is_string(), expected == "acceptance_unknown");
+        assert_eq!(
+            told["guidance"].is_string(),
+            expected == "acceptance_unknown"
+        );
     }
     let tried = lab.cloud.requests();
     let tried = tried.iter().filter(|one| one.path.ends_with("/enqueue"));
@@ -114,11 +132,17 @@ async fn s04_7_19_a_failure_says_whether_the_message_may_have_arrived() {
     other["agent_id"] = "agent-3".into();
     for (arguments, error) in [
         (to("conv-1"), "Cannot message the current conversation."),
-        (other, "The conversation does not belong to the requested agent."),
+        (
+            other,
+            "The conversation does not belong to the requested agent.",
+        ),
         (to("conv-missing-1"), "404 "),
     ] {
         let (status, told) = sent(&lab, arguments).await;
-        assert_eq!((status.as_str(), &told["status"]), ("error", &json!("submission_failed")));
+        assert_eq!(
+            (status.as_str(), &told["status"]),
+            ("error", &json!("submission_failed"))
+        );
         assert!(told["error"].as_str().unwrap().starts_with(error), "{told}");
     }
 }
@@ -126,7 +150,11 @@ async fn s04_7_19_a_failure_says_whether_the_message_may_have_arrived() {
 #[tokio::test]
 async fn s04_7_19_a_server_that_is_not_the_cloud_gets_no_such_tool() {
     let lab = lab().await;
-    let results = hand_over(&lab, &[send(json!({"message": "m", "agent_id": "agent-2"}))]).await;
+    let results = hand_over(
+        &lab,
+        &[send(json!({"message": "m", "agent_id": "agent-2"}))],
+    )
+    .await;
     assert!(!offered(&lab, "conv-1"));
     assert_eq!(results[0]["status"], "error");
     let text = results[0]["tool_return"].as_str().unwrap();

@@ -62,6 +62,8 @@ async fn s07_3_9_a_report_that_comes_while_the_program_ends_is_handed_over_by_th
     assert!(note.contains("<status>completed</status>"), "{note}");
     assert!(note.contains("\n\njust in time</result>"), "{note}");
     let told = lab.cloud.message_bodies("conv-1");
-    let told = told.iter().filter(|body| body.to_string().contains("just in time</result>"));
+    let told = told
+        .iter()
+        .filter(|body| body.to_string().contains("just in time</result>"));
     assert_eq!(told.count(), 1);
 }
