@@ -5,10 +5,10 @@ use std::path::Path;
 
 use local_cloud::{LocalCloud, Options, Scope};
 use rustix::fs::{OFlags, fcntl_setfl};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::direct_harness::{Peer, eventually};
-use crate::harness::{command, scope};
+use crate::harness::command;
 
 /// A pipe that has room for this many bytes and for no more.
 fn nearly_full(room: usize) -> (PipeReader, PipeWriter) {
@@ -56,9 +56,9 @@ async fn s02_11_2_what_was_said_before_the_start_was_over_counts_for_clients_tha
     stays.send(info("early")).await;
     let mut leaves = Peer::dial(&address, "/ws", &[]).await.unwrap();
     let gone = Scope::new("agent-1", "conv-9");
-    let input = json!({"type": "input", "runtime": gone.runtime(), "payload": {
-        "kind": "create_message", "messages": [{"role": "user", "content": "SAY never"}]}});
-    leaves.send(input).await;
+    let change = json!({"type": "change_device_state", "runtime": gone.runtime(),
+        "payload": {"mode": "standard"}});
+    leaves.send(change).await;
     leaves.leave().await;
     let logs = home.path().join(".letta/logs/remote");
     eventually("the client has not left", async || {
@@ -74,10 +74,15 @@ async fn s02_11_2_what_was_said_before_the_start_was_over_counts_for_clients_tha
         output.read_to_string(&mut printed).map(|_| printed)
     });
     stays.until(|frame| frame["request_id"] == "early").await;
-    stays.sync(&scope()).await;
-    stays.say(&scope(), "SAY hello").await;
-    assert_eq!(stays.finished().await["stop_reason"], "end_turn");
-    assert!(cloud.message_bodies("conv-9").is_empty());
+    stays.sync(&gone).await;
+    let is_status = |frame: &&Value| frame["type"] == "update_device_status";
+    let mode = |peer: &Peer| {
+        let status = peer.seen.iter().rfind(is_status).unwrap();
+        status["device_status"]["current_permission_mode"].clone()
+    };
+    assert_eq!(mode(&stays), "unrestricted");
+    stays.mode(&gone, "standard").await;
+    assert_eq!(mode(&stays), "standard");
     program.kill().await.unwrap();
     let printed = reading.join().unwrap().unwrap();
     assert!(printed.contains("Listening on ws://"), "{printed}");
