@@ -241,7 +241,7 @@ async fn serve(
     let processes = processes(&foundation, &device_id);
     let api = foundation.api(&base_url, &credentials, &net, &device_id)?;
     let cloud = api.base_url().is_cloud() || config.memfs.local;
-    let of_cloud = cloud.then(|| cloud_tools(&api)).unwrap_or_default();
+    let of_cloud = if cloud { cloud_tools(&api) } else { Vec::new() };
     let memory = foundation.memory(&credentials);
     let skills = Skills::with_memory(
         home.clone(),
