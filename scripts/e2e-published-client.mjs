@@ -1,6 +1,6 @@
 // Called by scripts/e2e-published-client: CLIENT-MODULE ADDRESS TOKEN WORKDIR.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
@@ -143,11 +143,27 @@ await method('stopMonitor', { type: 'monitor_stop', ...nothing }, () => one.stop
   assert.equal(stopped.success, false);
   assert.equal(stopped.error, 'Monitor not found');
 });
-const launch = { runtime, subagent_type: 'no-such-type', prompt: 'Look', description: 'Look' };
-await method('launchSubagent', { type: 'launch_subagent', ...launch }, () => one.launchSubagent(launch), (launched) => {
-  assert.equal(launched.success, false);
-  assert(launched.error);
-});
+
+assert.equal(info.capabilities.launch_subagent, true);
+const task = (subagent_type) => ({ runtime, args: { subagent_type, prompt: 'CALL Bash {"command":"echo from-the-subagent","description":"Look"}\nSAY found it', description: 'Look' } });
+const unknownKind = await one.launchSubagent(task('no-such-type'));
+assert.equal(unknownKind.success, false);
+assert.match(unknownKind.error, /Available types: .*general-purpose/);
+from = one.frames.length;
+const launched = await one.launchSubagent(task('general-purpose'));
+assert.equal(launched.success, true, launched.error);
+assert.match(launched.task_id, /^task_\d+$/);
+assert.notEqual(launched.agent_id, runtime.agent_id);
+assert.equal(launched.conversation_id, 'default');
+const shown = await until(one, from, (frame) => frame.subagents?.some((one) => one.status === 'completed'));
+const [subagent] = shown.subagents;
+assert.deepEqual([subagent.tool_calls.length, subagent.tool_calls[0].name], [1, 'Bash']);
+assert.equal(subagent.parent_conversation_id, runtime.conversation_id);
+await until(one, from, (frame) => frame.subagent_id === subagent.subagent_id && JSON.stringify(frame.delta).includes('from-the-subagent'));
+await typed(one, from, 'turn_finished');
+const report = readFileSync(launched.output_file, 'utf8');
+assert.match(report, /subagent_status=success[^]*found it\n\n\[Task completed\]\n$/);
+step('launchSubagent: a real launch to its report, and an unknown type');
 
 const raw = await one.requestRaw({ type: 'get_cwd_map', request_id: 'raw-1' }, { predicate: (m) => m?.type === 'get_cwd_map_response' && m.request_id === 'raw-1' });
 assert.equal(raw.success, true);

@@ -96,6 +96,13 @@ impl Client {
         call.query_object(query).value().await
     }
 
+    /// Hands a message to a conversation wherever it runs: a raw call, Letta
+    /// Cloud only (04 §7.19). The answer is a receipt.
+    pub async fn enqueue_message(&self, id: &str, body: &Value) -> Result<Value, ApiError> {
+        let call = self.raw_call(Method::POST, conversation(id).then("/messages/enqueue"));
+        call.json(body).value().await
+    }
+
     /// Stops whatever runs in a conversation; the **agent's** id stands for its
     /// default conversation (03 §2.1).
     pub async fn cancel_conversation(&self, id: &str) -> Result<(), ApiError> {

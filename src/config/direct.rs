@@ -104,6 +104,8 @@ pub enum DirectError {
     Scheme,
     #[error("app-server listen URL cannot include auth, query, or hash")]
     UrlParts,
+    #[error("app-server listen URL must include a valid port")]
+    Port,
     #[error(
         "refusing to start non-loopback websocket listener {0} without auth; configure `--ws-auth capability-token` or `--ws-auth signed-bearer-token`"
     )]
@@ -246,7 +248,10 @@ impl Given {
 impl ListenUrl {
     fn parse(text: &str) -> Result<Self, DirectError> {
         let invalid = || DirectError::InvalidUrl(text.to_owned());
-        let url = reqwest::Url::parse(text).map_err(|_| invalid())?;
+        let url = reqwest::Url::parse(text).map_err(|_| match without_port(text) {
+            Some(rest) if reqwest::Url::parse(&rest).is_ok() => DirectError::Port,
+            _ => invalid(),
+        })?;
         if url.scheme() != "ws" {
             return Err(DirectError::Scheme);
         }
@@ -283,6 +288,15 @@ impl ListenUrl {
     fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
+}
+
+/// The URL without what stands behind the last colon of its host.
+fn without_port(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (host, _) = authority.rsplit_once(':')?;
+    Some(format!("{scheme}://{host}{path}"))
 }
 
 fn absolute(flag: &'static str, path: PathBuf) -> Result<PathBuf, DirectError> {

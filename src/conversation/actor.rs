@@ -228,6 +228,7 @@ impl Conversation {
                 }
             }
             Message::Leave(connection) => self.leave(&connection),
+            Message::Dropped(connection) => self.call_off_launches(&connection),
             Message::Moved { old, new } => self.moved(&old, new),
             Message::Replay(connection) => self.replay_on_open(connection),
             Message::Request(request) => self.on_request(*request).await,

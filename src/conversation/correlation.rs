@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use serde_json::value::{RawValue, to_raw_value};
+
 use crate::protocol::command::ClientMessagesByRun;
 
 /// How many runs one conversation remembers.
@@ -13,6 +15,8 @@ pub(crate) const RUNS: usize = 32;
 pub(crate) struct Correlation {
     order: VecDeque<String>,
     by_run: ClientMessagesByRun,
+    /// `by_run` as sent; every status of a turn holds it.
+    text: Option<Box<RawValue>>,
 }
 
 impl Correlation {
@@ -29,11 +33,12 @@ impl Correlation {
                 self.by_run.remove(&oldest);
             }
         }
+        self.text = to_raw_value(&self.by_run).ok();
     }
 
-    /// The map as sent.
-    pub(crate) fn by_run(&self) -> &ClientMessagesByRun {
-        &self.by_run
+    /// The map as sent; `None` when it is empty.
+    pub(crate) fn text(&self) -> Option<&RawValue> {
+        self.text.as_deref()
     }
 }
 
@@ -45,12 +50,15 @@ mod tests {
     fn the_newest_32_runs_are_kept() {
         let mut correlation = Correlation::default();
         correlation.note("run-none", &[]);
+        assert!(correlation.text().is_none());
         for n in 0..40 {
             correlation.note(&format!("run-{n}"), &[format!("cm-{n}")]);
         }
         correlation.note("run-39", &["cm-39".into(), "cm-40".into()]);
-        assert_eq!(correlation.by_run().len(), RUNS);
-        assert!(!correlation.by_run().contains_key("run-7"));
-        assert_eq!(correlation.by_run()["run-39"], ["cm-39", "cm-40"]);
+        let text = correlation.text().unwrap().get();
+        let sent: ClientMessagesByRun = serde_json::from_str(text).unwrap();
+        assert_eq!(sent.len(), RUNS);
+        assert!(!sent.contains_key("run-7"));
+        assert_eq!(sent["run-39"], ["cm-39", "cm-40"]);
     }
 }

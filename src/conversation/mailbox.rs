@@ -21,6 +21,8 @@ pub enum Message {
     Subscribe(ConnectionId),
     /// A connection ended for good (02 §11.2).
     Leave(ConnectionId),
+    /// A connection dropped and may come back (02 §11.1).
+    Dropped(ConnectionId),
     /// A connection goes on under another id (00 §8).
     Moved {
         /// Its id until now.

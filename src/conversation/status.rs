@@ -192,7 +192,7 @@ impl Conversation {
         let state = LoopState {
             status: self.loop_status(),
             active_run_ids: &run,
-            client_message_ids_by_run_id: self.correlation.by_run(),
+            client_message_ids_by_run_id: self.correlation.text(),
             executing_tool_call_ids: self.life.executing(),
             plan_file_path: mode
                 .plan_file

@@ -5,6 +5,8 @@
 //! `Opened (Frame* Closed Opened)* Frame* Gone`, and nothing in them says which
 //! door sent them (02 §1.1, §11; 00 §8).
 
+use std::collections::VecDeque;
+
 use tokio::sync::mpsc;
 
 use super::outbox::Outbox;
@@ -79,4 +81,23 @@ pub type DoorReceiver = mpsc::Receiver<DoorEvent>;
 /// The channel between all doors and the listener, bounded by [`DOOR_CAPACITY`].
 pub fn channel() -> (DoorSender, DoorReceiver) {
     mpsc::channel(DOOR_CAPACITY)
+}
+
+/// What came in before there was a listener, without what clients said that have
+/// left by now (02 §11.2).
+pub(super) fn still_wanted(doors: &mut DoorReceiver) -> VecDeque<DoorEvent> {
+    let mut events: VecDeque<DoorEvent> = std::iter::from_fn(|| doors.try_recv().ok()).collect();
+    let left = |event: &DoorEvent| match event {
+        DoorEvent::Gone { connection } => Some(connection.clone()),
+        _ => None,
+    };
+    let left: Vec<ConnectionId> = events.iter().filter_map(left).collect();
+    events.retain(|event| {
+        let (DoorEvent::Opened { connection, .. }
+        | DoorEvent::Frame { connection, .. }
+        | DoorEvent::Closed { connection }
+        | DoorEvent::Gone { connection }) = event;
+        !left.contains(connection)
+    });
+    events
 }

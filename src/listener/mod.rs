@@ -13,6 +13,7 @@ mod runtime_start;
 mod runtimes;
 mod workspace;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -109,6 +110,7 @@ impl Listener {
         drain: CancellationToken,
         stop: CancellationToken,
     ) {
+        let mut early = door::still_wanted(&mut doors);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -116,7 +118,9 @@ impl Listener {
                     self.draining = true;
                     self.runtimes.tell_all(|| Message::Drain);
                 }
-                Some(event) = doors.recv(), if !self.reading_records => self.on_door(event),
+                Some(event) = next(&mut early, &mut doors), if !self.reading_records => {
+                    self.on_door(event);
+                }
                 Some(frame) = outbound.recv() => self.router.route(frame),
                 Some((to, work)) = injected.recv() => {
                     if !self.draining {
@@ -171,7 +175,10 @@ impl Listener {
             DoorEvent::Frame { connection, text } => self.on_frame(&connection, &text),
             DoorEvent::Closed { connection } => {
                 self.services.controllers.closed(&connection);
-                self.router.close(&connection);
+                for scope in self.router.close(&connection) {
+                    self.runtimes
+                        .tell_live(&scope, Message::Dropped(connection.clone()));
+                }
                 self.publish_open();
                 self.device.tell(device::Message::Closed(connection));
             }
@@ -255,5 +262,13 @@ impl Listener {
                 self.services.desk.report_lost();
             }
         }
+    }
+}
+
+/// The next event of the doors; those of before the start come first.
+async fn next(early: &mut VecDeque<DoorEvent>, doors: &mut DoorReceiver) -> Option<DoorEvent> {
+    match early.pop_front() {
+        Some(event) => Some(event),
+        None => doors.recv().await,
     }
 }

@@ -44,13 +44,19 @@ impl Router {
             .push((id, Connection { outbox, open: true }));
     }
 
-    /// A connection dropped and may come back.
-    pub(super) fn close(&mut self, id: &ConnectionId) {
+    /// A connection dropped and may come back; the scopes that it stays
+    /// subscribed to.
+    pub(super) fn close(&mut self, id: &ConnectionId) -> Vec<Scope> {
         for (known, connection) in &mut self.connections {
             if known == id {
                 connection.open = false;
             }
         }
+        let subscribed = self
+            .subscriptions
+            .iter()
+            .filter(|(_, all)| all.contains(id));
+        subscribed.map(|(scope, _)| scope.clone()).collect()
     }
 
     /// A connection ended; the scopes that it was subscribed to.

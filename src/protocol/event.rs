@@ -5,8 +5,6 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::command::ClientMessagesByRun;
-
 /// One event, without its envelope.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -218,9 +216,9 @@ pub struct LoopState<'a> {
     pub status: LoopStatus,
     /// The active run, or nothing.
     pub active_run_ids: &'a [String],
-    /// Which client messages each recent run consumed.
-    #[serde(skip_serializing_if = "ClientMessagesByRun::is_empty")]
-    pub client_message_ids_by_run_id: &'a ClientMessagesByRun,
+    /// Which client messages each recent run consumed; absent when none did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_message_ids_by_run_id: Option<&'a RawValue>,
     /// Calls that run now.
     pub executing_tool_call_ids: &'a [String],
     /// The plan file while plan mode holds (05 §2.5); the key is absent otherwise.
@@ -501,11 +499,10 @@ mod tests {
 
     #[test]
     fn a_loop_status_leaves_out_what_is_empty() {
-        let none = ClientMessagesByRun::new();
         let state = LoopState {
             status: LoopStatus::WaitingOnInput,
             active_run_ids: &[],
-            client_message_ids_by_run_id: &none,
+            client_message_ids_by_run_id: None,
             executing_tool_call_ids: &[],
             plan_file_path: None,
         };

@@ -46,6 +46,7 @@ pub mod registry;
 pub mod replace;
 pub mod result;
 pub mod search;
+pub mod send_agent_message;
 pub mod set_working_directory;
 pub mod shell_command;
 mod shell_run;
@@ -72,6 +73,7 @@ pub use tool::{
     AgentSecrets, Lane, Status, Tool, ToolCall, ToolContext, ToolFuture, ToolOutcome, ToolReturn,
 };
 
+use crate::api::Client;
 use crate::memory::Memory;
 use crate::skills::Skills;
 use crate::subagents::Kinds;
@@ -91,6 +93,13 @@ pub fn command_tools() -> Vec<Arc<dyn Tool>> {
         tools.push(Arc::new(tool));
     }
     tools
+}
+
+/// The tools that only Letta Cloud can serve (04 §3).
+pub fn cloud_tools(api: &Client) -> Vec<Arc<dyn Tool>> {
+    vec![Arc::new(send_agent_message::SendAgentMessage::new(
+        api.clone(),
+    ))]
 }
 
 /// The tools that enter and leave plan mode; modes belong to `remote`, plan

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 
 use super::tests::{Bench, args, text_of};
-use super::{Tool, command_tools, file_tools};
+use super::{Tool, cloud_tools, command_tools, file_tools};
 use crate::skills::Skills;
 use crate::state::Home;
 
@@ -25,6 +25,10 @@ fn tools(home: &Path) -> Vec<Arc<dyn Tool>> {
     command_tools()
         .into_iter()
         .chain(file_tools(skills, &crate::memory::trial(&home)))
+        // Nothing in these tables gets as far as a request.
+        .chain(cloud_tools(&crate::api::tests::client_of(
+            "http://127.0.0.1:9",
+        )))
         .collect()
 }
 

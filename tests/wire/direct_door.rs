@@ -34,6 +34,10 @@ async fn s02_12_1_cli_errors_go_to_stderr_with_exit_64_and_touch_nothing() {
             "--listen may only be specified once",
         ),
         (
+            &["server", "--listen", "ws://127.0.0.1:99999"],
+            "app-server listen URL must include a valid port",
+        ),
+        (
             &["server", "--listen", "ws://0.0.0.0:1"],
             "refusing to start non-loopback websocket listener 0.0.0.0:1 without auth; configure `--ws-auth capability-token` or `--ws-auth signed-bearer-token`",
         ),

@@ -102,20 +102,9 @@ impl Direct {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Peer, (u16, String)> {
-        let mut request = format!("ws://{}{path}", self.address)
-            .into_client_request()
-            .unwrap();
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().unwrap());
-        }
-        let stream = TcpStream::connect(&self.address).await.unwrap();
-        match timeout(SOON, tokio_tungstenite::client_async(request, stream)).await {
-            Ok(Ok((socket, _))) => Ok(Peer {
-                socket,
-                seen: Vec::new(),
-                asked: 0,
-            }),
-            _ => {
+        match Peer::dial(&self.address, path, headers).await {
+            Some(peer) => Ok(peer),
+            None => {
                 let answer = self.upgrade(path, headers).await;
                 let (status, reason) = answer.status();
                 Err((status, reason.to_owned()))
@@ -241,6 +230,27 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Opens a WebSocket; `None` when it is refused.
+    pub(crate) async fn dial(
+        address: &str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Option<Self> {
+        let request = format!("ws://{address}{path}").into_client_request();
+        let mut request = request.unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let stream = TcpStream::connect(address).await.ok()?;
+        let opened = timeout(SOON, tokio_tungstenite::client_async(request, stream)).await;
+        let (socket, _) = opened.ok()?.ok()?;
+        Some(Self {
+            socket,
+            seen: Vec::new(),
+            asked: 0,
+        })
+    }
+
     /// Sends a frame.
     pub(crate) async fn send(&mut self, frame: Value) {
         let message = Message::text(frame.to_string());

@@ -21,9 +21,13 @@ impl Drop for Listener {
 /// Starts a listener with a home of its own.
 pub(super) fn start(binary: &Path, cloud: &LocalCloud, home: &Path) -> Result<Listener> {
     std::fs::create_dir_all(home)?;
+    // Certificates and settings of whoever measures would be measured too.
+    let path = std::env::var_os("PATH").unwrap_or_default();
     let child = Command::new(binary)
         .args(["server", "--env-name", "bench"])
         .current_dir(home)
+        .env_clear()
+        .env("PATH", path)
         .env("HOME", home)
         .env("LETTA_BASE_URL", cloud.base_url())
         .env("LETTA_API_KEY", "bench")

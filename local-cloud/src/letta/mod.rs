@@ -4,6 +4,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod conversations;
+mod enqueue;
 pub(crate) mod messages;
 pub(crate) mod runs;
 pub(crate) mod schedules;
@@ -43,6 +44,9 @@ pub(crate) async fn dispatch(
         ("GET", ["health"]) => reply::ok(&json!({"version": "0.16.8", "status": "ok"})),
         ("POST", ["conversations", conv, "messages"]) => {
             messages::post(cloud, peer, conv, body, fault, true).await
+        }
+        ("POST", ["conversations", conv, "messages", "enqueue"]) => {
+            enqueue::post(cloud, conv, &body)
         }
         ("POST", ["agents", agent, "messages", "stream"]) => {
             messages::post(cloud, peer, agent, body, fault, true).await

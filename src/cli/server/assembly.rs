@@ -26,7 +26,7 @@ use crate::state::interrupted::{InterruptedStore, InterruptedTurns, InterruptedW
 use crate::state::remote_settings::{RemoteDefaults, RemoteSettings};
 use crate::subagents::{Desk, Order};
 use crate::tools::image::Images;
-use crate::tools::{Controllers, Toolbox, command_tools, file_tools, plan_tools};
+use crate::tools::{Controllers, Toolbox, cloud_tools, command_tools, file_tools, plan_tools};
 
 /// The parts of a server that is not connected yet.
 pub(super) struct Assembly {
@@ -96,6 +96,7 @@ impl Assembly {
         let background = processes(foundation, &identity.device_id);
         let api = foundation.api(&identity.base_url, &credentials, &net, &identity.device_id)?;
         let cloud = api.base_url().is_cloud() || config.memfs.local;
+        let of_cloud = if cloud { cloud_tools(&api) } else { Vec::new() };
         let memory = foundation.memory(&credentials);
         let skills = Skills::with_memory(
             home.clone(),
@@ -106,7 +107,8 @@ impl Assembly {
             command_tools()
                 .into_iter()
                 .chain(file_tools(skills.clone(), &memory))
-                .chain(plan_tools(&remote, &home.plans())),
+                .chain(plan_tools(&remote, &home.plans()))
+                .chain(of_cloud),
         );
         let services = Arc::new(Services {
             hooks: Hooks::new(

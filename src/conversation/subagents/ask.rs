@@ -58,7 +58,8 @@ impl Conversation {
         });
     }
 
-    /// A client left: what it was starting is not wanted any more.
+    /// A connection ended, for good or for now: nobody hears of what it was
+    /// starting, so that is not wanted any more.
     pub(crate) fn call_off_launches(&mut self, connection: &ConnectionId) {
         for (from, token) in &self.launching {
             if from == connection {

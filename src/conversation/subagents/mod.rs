@@ -332,10 +332,7 @@ impl Owner {
         let hooks = self.services.hooks.clone();
         let Some(run) = self.find(number) else { return };
         run.expires = Some(Instant::now() + SHOWN);
-        for stop in run.stops.drain(..) {
-            // A turn that was aborted meanwhile does not wait for it any more.
-            let _ = stop.send(true);
-        }
+        let stops = std::mem::take(&mut run.stops);
         let child = run.child.as_ref();
         hooks.subagent_stopped(
             Site {
@@ -358,11 +355,16 @@ impl Owner {
                 write.await;
                 Done::Nothing
             });
-            return self.publish(&parent.scope, None);
+            self.publish(&parent.scope, None);
+        } else {
+            let user = parent.acting_user_id.as_deref().map(String::from);
+            self.publish(&parent.scope, Some((notification, user)));
+            self.forget_record(record);
         }
-        let user = parent.acting_user_id.as_deref().map(String::from);
-        self.publish(&parent.scope, Some((notification, user)));
-        self.forget_record(record);
+        for stop in stops {
+            // A turn that was aborted meanwhile does not wait for it any more.
+            let _ = stop.send(true);
+        }
     }
 
     fn forget_old(&mut self) {
