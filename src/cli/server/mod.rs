@@ -29,6 +29,7 @@ use crate::api::models::Models;
 use crate::config::{FrameLog, ServerCommand, USAGE_EXIT, parse_server};
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
+use crate::cron::store::Store;
 use crate::events::EventSink;
 use crate::hooks::Hooks;
 use crate::listener::{Listener, door};
@@ -288,6 +289,7 @@ async fn serve(
         credential_files: foundation.credential_files(),
         no_skills: serde_json::value::to_raw_value(&[(); 0])?.into(),
         catalogs: Catalogs::new()?,
+        schedules: Store::new(home),
         home: home.clone(),
         draining: draining.clone(),
         load: Loads::default(),
