@@ -19,7 +19,7 @@ use super::lease::{Lease, LeaseError};
 use super::settle::{Settled, Wanted};
 use super::store::{Stamp, Store, StoreError};
 use super::table::{Due, Table};
-use super::task::{Status, Task};
+use super::task::Status;
 use super::zone::Zones;
 use crate::config::CronScope;
 use crate::telemetry::metrics::Metrics;

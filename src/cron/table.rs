@@ -107,7 +107,7 @@ impl Table {
             .filter_map(|(id, task)| Some((id.as_str(), task.as_ref()?)))
             .collect();
         rows.retain_mut(|row| {
-            if !touched.contains_key(&row.id) {
+            if !touched.contains_key(&*row.id) {
                 return true;
             }
             let task = left.remove(&*row.id);
