@@ -181,13 +181,15 @@ impl Draft {
         let (mut loaded, mut tasks) = (loaded.iter().peekable(), tasks.into_iter().peekable());
         let mut last = None;
         for (at, place) in layout.places.into_iter().enumerate() {
-            if loaded.next_if(|loaded| **loaded == at).is_none() {
-                let end = draft.keep(place, last);
-                last = Some(end);
-            } else if let Some(task) = tasks.next_if(|task| task.id() == place.id()) {
-                draft.add(&task)?;
-                last = None;
-            }
+            last = if loaded.next_if(|loaded| **loaded == at).is_none() {
+                Some(draft.keep(place, last))
+            } else {
+                // Read, and gone unless it comes next.
+                if let Some(task) = tasks.next_if(|task| task.id() == place.id()) {
+                    draft.add(&task)?;
+                }
+                None
+            };
         }
         for task in tasks {
             draft.add(&task)?;

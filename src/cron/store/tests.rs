@@ -93,6 +93,7 @@ fn what_others_wrote_meanwhile_is_never_overwritten_from_memory() {
     let (_dir, store) = fixture(Some(
         r#"{"version":1,"tasks":[{"id":"a","n":1},{"id":"b","n":1}]}"#,
     ));
+    store.update(&mut |_| true).expect("written");
     let rename = |name: &str| {
         let changed = store.update_some(&|place| place.id() == "a", &mut |document| {
             document.tasks[0].set("name", name);
