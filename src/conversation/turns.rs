@@ -112,7 +112,6 @@ impl Conversation {
             options,
             interrupted,
             due,
-            cwd: cwd.clone(),
             skill_sources: self.skill_sources.clone(),
             execution: self.execution.clone(),
             workspace: self.workspace.clone(),

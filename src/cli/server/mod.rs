@@ -55,8 +55,6 @@ use crate::transport::watchdog::{self, Watchdog};
 const STUCK: Duration = Duration::from_secs(30);
 /// What follows a drain must not take longer than this.
 const LAST_STEPS: Duration = Duration::from_secs(10);
-/// Threads of the runtime: tools are processes of their own.
-const THREADS: usize = 2;
 
 /// Runs the command; `args` without `server`.
 pub(super) fn main(args: Vec<OsString>) -> ExitCode {
@@ -87,8 +85,10 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(78);
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
+    // One thread for all that waits: most of a turn is messages between tasks, and
+    // each would wake another thread for less work than the waking costs. What
+    // blocks or computes for long runs on threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .thread_stack_size(1024 * 1024)
         .max_blocking_threads(32)
         .thread_keep_alive(Duration::from_secs(5))

@@ -21,8 +21,8 @@ mod rows;
 mod send;
 mod setup;
 mod stop;
+mod surroundings;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -84,7 +84,6 @@ pub(crate) struct TurnInput {
     /// What an abort left for this request; `None` when there was none.
     pub(crate) interrupted: Option<Vec<Map<String, Value>>>,
     pub(crate) due: Due,
-    pub(crate) cwd: PathBuf,
     /// Where skills come from; `None` is everywhere.
     pub(crate) skill_sources: Option<Vec<Source>>,
     pub(crate) execution: Option<ExecutionSettings>,

@@ -1,6 +1,5 @@
 //! Everything before the first request of a turn (spec 03 §8).
 
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -12,8 +11,9 @@ use super::record::Record;
 use super::reminder_text::{self, Facts};
 use super::report::{Port, Report, Toolset};
 use super::send::approval_message;
+use super::surroundings::Surroundings;
 use super::{End, Opening, Turn, TurnInput, Usage};
-use crate::api::Client;
+use crate::api::{ApiError, Client};
 use crate::conversation::memory_sync;
 use crate::conversation::model::CarriedModel;
 use crate::conversation::queue::BatchMessage;
@@ -24,9 +24,8 @@ use crate::permissions::Workspace;
 use crate::process::{Processes, TurnFacts};
 use crate::protocol::command::{ExecutionSettings, ImageFailureMode, InputOptions};
 use crate::protocol::{PermissionMode, Scope};
-use crate::skills::{Reader, Skill, Source};
-use crate::subagents::{Delegation, Kinds};
-use crate::tools::agent::Agent;
+use crate::skills::Source;
+use crate::subagents::Delegation;
 use crate::tools::image::OnFailure;
 use crate::tools::tool::{ToolContext, WorkingDirectory};
 use crate::tools::toolset::{Preference, Selection};
@@ -50,7 +49,6 @@ impl Turn {
             options,
             interrupted,
             due,
-            cwd,
             skill_sources,
             execution,
             workspace,
@@ -60,36 +58,31 @@ impl Turn {
             ..
         } = input;
         let api = services.api.acting_as(options.acting_user_id.as_deref());
+        let skill_sources: Arc<[Source]> =
+            skill_sources.map_or_else(|| Source::ALL.into(), Arc::from);
+        let preload = execution.as_ref().map(|settings| &settings.preload_skills);
+        let preload = preload.cloned().unwrap_or_default();
+        let here = async {
+            let memory = memory_sync::before_turn(&services, &api, &scope).await;
+            let cwd = services.remote.verified_cwd_of(&scope).await;
+            let found = Surroundings::read(&services, &scope, &cwd, &skill_sources, preload).await;
+            (memory, cwd, found)
+        };
         let known = port.unless_cancelled(async {
             tokio::join!(
                 services.agents.agent(&api, &scope),
                 services.agents.secrets(&api, &scope),
-                memory_sync::before_turn(&services, &api, &scope),
-                kinds(&services, &cwd),
+                conversation(&api, &scope),
+                here,
             )
         });
-        let (agent, secrets, memory, agent_tool) = Box::pin(known).await?;
+        let (agent, secrets, conversation, (memory, cwd, found)) = Box::pin(known).await?;
+        let conversation = conversation
+            .map_err(|error| End::Failed(TurnError::of_request(&error, &scope, None)))?;
         let starts_with_messages = matches!(opening, Opening::Messages);
         if starts_with_messages {
             tag_agent(&services, &api, &scope, agent.as_deref()).await;
         }
-        let cwd = match services.remote.verified_cwd_of(&scope).await {
-            found if found == cwd => cwd,
-            found => found,
-        };
-        let conversation = if scope.is_default() {
-            None
-        } else {
-            match port
-                .unless_cancelled(api.conversation(&scope.conversation_id))
-                .await?
-            {
-                Ok(conversation) => Some(conversation),
-                Err(error) => {
-                    return Err(End::Failed(TurnError::of_request(&error, &scope, None)));
-                }
-            }
-        };
         if agent.is_none() && scope.is_default() {
             return Err(End::Failed(TurnError::plain(
                 "The agent of this conversation could not be read from the server.",
@@ -103,7 +96,7 @@ impl Turn {
             port.tell(Report::Announce { device: false }).await;
         }
         let mut selection = ToolChoice::new(&services, &scope, &options, execution.as_ref());
-        selection.selection.memory_tools = has_memory(&services, &scope).await;
+        selection.selection.memory_tools = found.has_memory;
         let scope_ids = &options.external_tool_scope_ids;
         let external = services
             .controllers
@@ -112,7 +105,7 @@ impl Turn {
             &services,
             agent.as_deref(),
             conversation.as_ref(),
-            agent_tool,
+            found.agent_tool,
             external,
         )?;
         let loaded: Vec<String> = tools.loaded().map(String::from).collect();
@@ -121,14 +114,9 @@ impl Turn {
             tools: loaded,
         }))
         .await;
-        let skill_sources: Arc<[Source]> =
-            skill_sources.map_or_else(|| Source::ALL.into(), Arc::from);
-        let preload = execution.as_ref().map(|settings| &settings.preload_skills);
-        let preload = preload.cloned().unwrap_or_default();
-        let (skills, preloaded) = skills(&services, &scope, &cwd, &skill_sources, preload).await;
-        port.tell(Report::Skills(crate::skills::listing(&skills)))
+        port.tell(Report::Skills(crate::skills::listing(&found.skills)))
             .await;
-        let skills = match crate::skills::client_skills(&skills) {
+        let skills = match crate::skills::client_skills(&found.skills) {
             Ok(skills) => skills,
             Err(_) => Arc::clone(&services.no_skills),
         };
@@ -213,7 +201,7 @@ impl Turn {
                 .iter_mut()
                 .rev()
                 .find(|message| is_of_user(message));
-            put_before(last, preloaded.as_slice());
+            put_before(last, found.preloaded.as_slice());
         }
         let hooked = Arc::new(Hooked(services.hooks.clone()));
         let turn = Self {
@@ -262,34 +250,12 @@ pub(super) async fn prepared(
     prepared.map_err(|error| End::Failed(TurnError::plain(error.to_string())))
 }
 
-/// The skills of a turn, and the text of those that it starts with; reading
-/// them must not hold up the runtime.
-async fn skills(
-    services: &Services,
-    scope: &Scope,
-    cwd: &Path,
-    sources: &Arc<[Source]>,
-    preload: Vec<String>,
-) -> (Vec<Skill>, Option<String>) {
-    let (known, scope, cwd) = (services.skills.clone(), scope.clone(), cwd.to_owned());
-    let sources = Arc::clone(sources);
-    let read = move || {
-        let reader = Reader {
-            cwd: &cwd,
-            agent_id: scope.agent_id.as_deref(),
-            sources: &sources,
-        };
-        (known.discover(&reader), known.preloaded(&reader, &preload))
-    };
-    tokio::task::spawn_blocking(read).await.unwrap_or_default()
-}
-
-/// The Agent tool of a conversation that has kinds of subagents of its own.
-async fn kinds(services: &Services, cwd: &Path) -> Option<Arc<dyn crate::tools::Tool>> {
-    let (home, cwd) = (services.home.clone(), cwd.to_owned());
-    let read = move || Kinds::discover(&home, &cwd);
-    let (kinds, custom) = tokio::task::spawn_blocking(read).await.ok()?;
-    (custom > 0).then(|| Arc::new(Agent::new(&kinds, custom)) as Arc<dyn crate::tools::Tool>)
+/// The conversation, unless it is the agent's default one, which has no record.
+async fn conversation(api: &Client, scope: &Scope) -> Result<Option<Value>, ApiError> {
+    if scope.is_default() {
+        return Ok(None);
+    }
+    api.conversation(&scope.conversation_id).await.map(Some)
 }
 
 /// What the shells of a launched conversation find in place of what this
@@ -320,15 +286,6 @@ async fn confined(services: &Services, workspace: Option<&Workspace>) -> Result<
             "workspace sandbox requires a kernel sandbox backend ({reason})"
         )))
     })
-}
-
-/// Whether the agent's memory is in git on this machine; its tools work on nothing else.
-async fn has_memory(services: &Services, scope: &Scope) -> bool {
-    let Some(agent) = scope.agent_id.as_deref() else {
-        return false;
-    };
-    let repository = services.home.agent_memory(agent).join(".git");
-    tokio::fs::try_exists(repository).await.unwrap_or(false)
 }
 
 fn session_wanted(services: &Services) -> bool {
