@@ -16,6 +16,7 @@ use super::turn::Guards;
 use crate::api::Client;
 use crate::api::models::Models;
 use crate::api::response_state::ResponseStates;
+use crate::cron::store::Store;
 use crate::events::{EventSink, Injected, Recipient};
 use crate::hooks::Hooks;
 use crate::memory::Memory;
@@ -98,6 +99,8 @@ pub struct Services {
     pub empty_list: Arc<RawValue>,
     /// The parts of a device status that never change.
     pub catalogs: Catalogs,
+    /// The schedules of this home.
+    pub schedules: Store,
     /// The user's home and `~/.letta`.
     pub home: Home,
     /// Fires when the process stops taking work.

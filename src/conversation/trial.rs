@@ -14,6 +14,7 @@ use super::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
 use crate::api::models::Models;
 use crate::api::token::StaticToken;
 use crate::api::{BaseUrl, Client, ClientSettings, Net, NetSettings};
+use crate::cron::store::Store;
 use crate::events::{EventSink, Injected, Outbound, Recipient};
 use crate::hooks::Hooks;
 use crate::memory::{Memory, MemorySettings};
@@ -133,6 +134,7 @@ impl Trial {
             credential_files: Vec::new(),
             empty_list: RawValue::from_string("[]".into())?.into(),
             catalogs: Catalogs::new()?,
+            schedules: Store::new(&home),
             home,
             draining: CancellationToken::new(),
             load: Loads::default(),

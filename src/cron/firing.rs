@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::envelope;
 use super::operations::Changed;
-use super::store::{Document, Store, StoreError};
+use super::store::{Store, StoreError};
 use super::task::{Reason, Status, Task, iso};
 use super::zone::Zones;
 use crate::api::Client;
@@ -176,12 +176,8 @@ pub(super) async fn fire(
 }
 
 impl Fired {
-    /// Writes the fire into its task; whether anything changed. A task that was
-    /// deleted meanwhile stays deleted.
-    pub(super) fn record(&self, document: &mut Document) -> bool {
-        let Some(task) = document.task_mut(self.task.id()) else {
-            return false;
-        };
+    /// Writes the fire into its task; whether anything changed.
+    pub(super) fn record(&self, task: &mut Task) -> bool {
         match &self.outcome {
             Outcome::Queued(_) => task.queued(self.at, self.automatic),
             Outcome::Failed(reason, error) => task.failed(self.at, *reason, error),
@@ -272,8 +268,14 @@ pub async fn trigger(
     let queued = matches!(fired.outcome, Outcome::Queued(_));
     let scope = fired.scope.clone();
     let saved = off_runtime(store, move |store| {
-        store.update(&mut |document| fired.record(document))?;
         let id = fired.task.id();
+        // A task that was deleted meanwhile stays deleted.
+        store.update_some(&|place| place.id() == id, &mut |document| {
+            document
+                .tasks
+                .first_mut()
+                .is_some_and(|task| fired.record(task))
+        })?;
         store.log_run(id, fired.run());
         Ok::<_, StoreError>(store.get(id).unwrap_or(fired.task))
     });

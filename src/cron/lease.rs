@@ -112,7 +112,7 @@ impl Lease {
             _os_locks: os_locks(&store.scheduler_lock, name(scope))?,
         };
         let mut refused = None;
-        store.update(&mut |document| {
+        store.update_some(&|_| false, &mut |document| {
             refused = lease.obstacle(document);
             if refused.is_some() {
                 return false;
@@ -210,7 +210,7 @@ impl Lease {
     /// When the store cannot be used.
     pub fn renew(&self, store: &Store) -> Result<bool, StoreError> {
         let mut held = false;
-        store.update(&mut |document| {
+        store.update_some(&|_| false, &mut |document| {
             held = self.holds(document);
             let Some(scope) = name(self.scope).filter(|_| !held) else {
                 return false;
@@ -230,7 +230,7 @@ impl Lease {
     /// # Errors
     /// When the store cannot be used; the record then ends with the process.
     pub fn release(self, store: &Store) -> Result<(), StoreError> {
-        store.update(&mut |document| {
+        store.update_some(&|_| false, &mut |document| {
             let all = self.matches(document.top.get("scheduler_owner"));
             let Some(scope) = name(self.scope) else {
                 if all {

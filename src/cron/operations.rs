@@ -113,7 +113,7 @@ impl Store {
             }
         }
         let mut changed = None;
-        self.update(&mut |document| {
+        self.update_some(&|place| place.id() == id, &mut |document| {
             let Some(task) = document.task_mut(id) else {
                 return false;
             };
@@ -152,7 +152,7 @@ impl Store {
         decide: &dyn Fn(&mut Task) -> Result<bool, &'static str>,
     ) -> Result<Changed, StoreError> {
         let mut outcome = Changed::NotFound;
-        self.update(&mut |document| {
+        self.update_some(&|place| place.id() == id, &mut |document| {
             let Some(task) = document.task_mut(id) else {
                 return false;
             };
@@ -226,10 +226,10 @@ impl Store {
     /// When the store cannot be used.
     pub fn delete(&self, id: &str) -> Result<bool, StoreError> {
         let mut found = false;
-        self.update(&mut |document| {
-            if let Some(at) = document.position(id) {
-                document.tasks.remove(at);
-                found = true;
+        self.update_some(&|place| place.id() == id, &mut |document| {
+            found = !document.tasks.is_empty();
+            if found {
+                document.tasks.remove(0);
             }
             found
         })?;

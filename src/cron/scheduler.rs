@@ -19,7 +19,7 @@ use super::lease::{Lease, LeaseError};
 use super::settle::{Settled, Wanted};
 use super::store::{Stamp, Store, StoreError};
 use super::table::{Due, Table};
-use super::task::{Status, Task};
+use super::task::Status;
 use super::zone::Zones;
 use crate::config::CronScope;
 use crate::telemetry::metrics::Metrics;
@@ -163,7 +163,7 @@ impl Scheduler {
             scheduler: self,
             memory,
             lease: Arc::new(lease),
-            table: Table::default(),
+            table: Table::new(&[], self.scope, &self.zones, self.now()),
             stamp: None,
             looked: minute_start(self.now()) - MINUTE,
             waiting: Vec::new(),
@@ -203,7 +203,7 @@ impl Watch<'_> {
     /// One wake.
     async fn step(&mut self) -> Result<(), Lost> {
         self.refresh().await?;
-        let now = self.scheduler.now();
+        let (now, moment) = (self.scheduler.now(), Instant::now());
         let minutes = self.minutes(now);
         let memory = &*self.memory;
         let mut due = self
@@ -224,23 +224,17 @@ impl Watch<'_> {
                 again: None,
             };
             self.memory.tried.insert(id.clone(), tried);
+            // Whole seconds, so that many tasks are written down in few rewrites.
+            let delay = Duration::from_secs(delay.unsigned_abs().as_secs());
             if delay.is_zero() {
                 launch.push((id, intended));
             } else {
-                let at = Instant::now() + delay.unsigned_abs();
+                let at = moment + delay;
                 self.waiting.push(Waiting { at, id, intended });
             }
         }
-        let (moment, table) = (Instant::now(), &self.table);
         let over = self.waiting.extract_if(.., |waiting| waiting.at <= moment);
-        let over: Vec<Waiting> = over.collect();
-        if !over.is_empty() {
-            let active = table.active();
-            let due = over
-                .into_iter()
-                .filter(|it| active.contains(it.id.as_str()));
-            launch.extend(due.map(|it| (it.id, it.intended)));
-        }
+        launch.extend(over.map(|it| (it.id, it.intended)));
         if !launch.is_empty() {
             self.launch(launch, now).await;
             self.gather().await;
@@ -248,6 +242,10 @@ impl Watch<'_> {
         let collect = moment >= self.collect_at;
         if collect {
             self.collect_at = moment + COLLECT;
+            let active = self.table.active();
+            self.memory
+                .tried
+                .retain(|id, _| active.contains(id.as_str()));
         }
         let fired = std::mem::take(&mut self.memory.unsaved);
         let settled = self
@@ -323,8 +321,12 @@ impl Watch<'_> {
 
     /// Starts fires; each takes its task as it is on disk now.
     async fn launch(&mut self, launch: Vec<(String, Timestamp)>, now: Timestamp) {
-        let tasks = off_runtime(&self.scheduler.store, |store| store.read().tasks).await;
         let mut wanted: HashMap<String, Timestamp> = launch.into_iter().collect();
+        let ids: HashSet<String> = wanted.keys().cloned().collect();
+        let tasks = off_runtime(&self.scheduler.store, move |store| {
+            store.pick(&|place| ids.contains(place.id()))
+        })
+        .await;
         for task in tasks {
             let Some(intended) = wanted.remove(task.id()) else {
                 continue;
@@ -370,14 +372,8 @@ impl Watch<'_> {
             return Ok(());
         }
         let lease = Arc::clone(&self.lease);
-        let (scope, zones, looked) = (
-            self.scheduler.scope,
-            self.scheduler.zones.clone(),
-            self.looked,
-        );
         let (wanted, settled) = off_runtime(&self.scheduler.store, move |store| {
-            let table = |tasks: &[Task]| Table::new(tasks, scope, &zones, looked);
-            let settled = wanted.settle(&store, &lease, &table);
+            let settled = wanted.settle(&store, &lease);
             (wanted, settled)
         })
         .await;
@@ -391,8 +387,8 @@ impl Watch<'_> {
         };
         let Settled {
             lost,
-            table,
-            stamp,
+            stamps: [before, after],
+            touched,
             changed,
             counts,
             ..
@@ -407,11 +403,12 @@ impl Watch<'_> {
             tracing::warn!("The scheduler lease is lost; trying to get it again.");
             return Err(Lost);
         }
-        (self.stamp, self.table) = (stamp, table);
-        let active = self.table.active();
-        self.memory
-            .tried
-            .retain(|id, _| active.contains(id.as_str()));
+        // Of a file that others changed meanwhile these tasks are not all that is new.
+        if before.is_none() || before != self.stamp {
+            return self.refresh().await;
+        }
+        self.stamp = after;
+        self.table.renew(&touched, self.looked);
         Ok(())
     }
 

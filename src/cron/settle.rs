@@ -5,14 +5,16 @@
 //! paused, changed or deleted meanwhile is left as it is. Run logs and frames
 //! follow only what is on disk.
 
+use std::collections::{HashMap, HashSet};
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::expression::Expression;
 use super::firing::{Fired, Outcome, run_entry, scheduled_for};
 use super::lease::Lease;
-use super::store::{Document, Stamp, Store, StoreError};
-use super::table::{Due, TOO_LATE, Table};
+use super::store::{Document, Place, Stamp, Store, StoreError};
+use super::table::{Due, TOO_LATE};
 use super::task::{Reason, Status, Task, invalid_cron_error};
 use crate::protocol::Scope;
 use crate::telemetry::metrics::CronOutcome;
@@ -36,9 +38,10 @@ pub(super) struct Wanted {
 pub(super) struct Settled {
     /// The lease was lost: fires that happened are written, nothing else.
     pub(super) lost: bool,
-    /// The store as it is now.
-    pub(super) table: Table,
-    pub(super) stamp: Option<Stamp>,
+    /// The file that was read, and the one that there is now.
+    pub(super) stamps: [Option<Stamp>; 2],
+    /// The tasks that may have changed, as they are now; `None` for one that is gone.
+    pub(super) touched: HashMap<String, Option<Task>>,
     /// Conversations whose clients hear of it.
     pub(super) changed: Vec<Scope>,
     pub(super) counts: Vec<CronOutcome>,
@@ -50,30 +53,41 @@ impl Wanted {
         self.due.is_empty() && self.fired.is_empty() && !self.collect
     }
 
-    /// Writes all of it; `table` is made of what is in the store then. Blocking.
-    pub(super) fn settle(
-        &self,
-        store: &Store,
-        lease: &Lease,
-        table: &dyn Fn(&[Task]) -> Table,
-    ) -> Result<Settled, StoreError> {
+    /// Writes all of it. Blocking.
+    pub(super) fn settle(&self, store: &Store, lease: &Lease) -> Result<Settled, StoreError> {
         let mut settled = Settled::default();
-        settled.stamp = store.update(&mut |document| {
+        let fired = self.fired.iter().map(|fired| fired.task.id());
+        let ids: HashSet<&str> = fired.chain(self.due.iter().map(Due::id)).collect();
+        let choice = |place: &Place| ids.contains(place.id()) || self.collect && place.is_over();
+        let now = store.update_some(&choice, &mut |document| {
+            settled.stamps[0] = document.stamp;
+            let places = document.places();
+            // A task that was deleted meanwhile stays deleted.
             let mut written = false;
             for fired in &self.fired {
-                written |= fired.record(document);
+                if let Some(at) = places.get(fired.task.id()) {
+                    written |= fired.record(&mut document.tasks[*at]);
+                }
                 settled.fired(fired);
             }
             settled.lost = !lease.holds(document);
             if !settled.lost {
                 for due in &self.due {
-                    written |= settled.apply(document, due, self.now);
+                    if let Some(at) = places.get(due.id()) {
+                        written |= settled.apply(&mut document.tasks[*at], due, self.now);
+                    }
                 }
                 written |= self.collect && collect(document, self.now);
             }
-            settled.table = table(&document.tasks);
+            settled.touched = ids.iter().map(|id| ((*id).to_owned(), None)).collect();
+            for task in &document.tasks {
+                settled
+                    .touched
+                    .insert(task.id().to_owned(), Some(task.clone()));
+            }
             written
         })?;
+        settled.stamps[1] = now;
         for (id, entry) in settled.runs.drain(..) {
             store.log_run(&id, entry);
         }
@@ -95,24 +109,19 @@ impl Settled {
         });
     }
 
-    fn apply(&mut self, document: &mut Document, due: &Due, now: Timestamp) -> bool {
-        let (Due::Expire(id) | Due::Miss(id) | Due::Complain(id)) = due else {
-            return false;
-        };
-        let Some(task) = document.task_mut(id) else {
-            return false;
-        };
+    fn apply(&mut self, task: &mut Task, due: &Due, now: Timestamp) -> bool {
         let more = match due {
+            Due::Fire { .. } => None,
             Due::Expire(_) => self.expire(task, now),
             Due::Miss(_) => self.miss(task, now),
-            _ => self.complain(task, now),
+            Due::Complain(_) => self.complain(task, now),
         };
         let Some(Value::Object(more)) = more else {
             return false;
         };
         let mut entry = run_entry(task, now);
         entry.extend(more);
-        self.runs.push((id.clone(), entry));
+        self.runs.push((task.id().to_owned(), entry));
         true
     }
 

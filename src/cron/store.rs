@@ -3,47 +3,76 @@
 //! Invariant: every change is read, made and written under the lock; what is not
 //! understood is written back as it was; a file that cannot be read as a store
 //! counts as empty and is copied aside before it is replaced. All of it blocks.
+//!
+//! Where each task stands in the file that was written last is remembered, so that
+//! a change of a few tasks reads and serialises these alone.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+mod document;
+mod layout;
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use serde_json::{Map, Value, json};
-
+pub use self::document::Document;
+pub(super) use self::layout::Place;
+use self::layout::{Draft, Layout, read_task};
 use super::task::Task;
 use crate::state::Home;
-use crate::state::atomic::Access;
+use crate::state::atomic::{self, Access, Lasting, READ_LIMIT};
 use crate::state::directory_lock::{DirectoryLock, DirectoryLockError};
-use crate::state::json_file::{self, Found, JsonFileError};
+use crate::state::json_file::{self, JsonFileError};
 
-/// The only version there is.
-const VERSION: u64 = 1;
+/// A file that another program wrote less than this ago may be written again
+/// without its times telling; see [`Stamp`].
+const SETTLED: Duration = Duration::from_secs(2);
 
-/// Where the schedules of one home lie. Cheap to clone.
+/// Where the schedules of one home lie. Cheap to clone; clones share what they
+/// know of the file.
 #[derive(Clone, Debug)]
 pub struct Store {
     file: PathBuf,
     lock: PathBuf,
     pub(super) scheduler_lock: PathBuf,
     pub(super) runs: PathBuf,
+    known: Arc<Mutex<Option<Known>>>,
 }
 
-/// What tells one content of the file from another: each is a file of its own.
+/// What tells one content of the file from another: each is a file of its own. The
+/// times that a kernel gives move in steps of some milliseconds; a file of ours gets
+/// one to the nanosecond, which no later change of it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     inode: u64,
     size: u64,
     modified: (i64, i64),
+    changed: (i64, i64),
 }
 
-/// The content of the file.
-#[derive(Clone, Debug, Default)]
-pub struct Document {
-    /// Everything but the tasks, whose key keeps its place.
-    pub(super) top: Map<String, Value>,
-    /// The tasks in their order.
-    pub tasks: Vec<Task>,
+/// The layout of one content.
+#[derive(Clone, Debug)]
+struct Known {
+    stamp: Stamp,
+    layout: Arc<Layout>,
 }
+
+/// The file as it is now.
+#[derive(Default)]
+struct Content {
+    file: Option<File>,
+    stamp: Option<Stamp>,
+    layout: Arc<Layout>,
+    /// All of it, where it had to be read.
+    bytes: Option<Vec<u8>>,
+    /// There is something else than a store.
+    corrupt: bool,
+}
+
+/// Which tasks are read.
+type Choice<'a> = Option<&'a dyn Fn(&Place) -> bool>;
 
 /// Why the store was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -67,36 +96,41 @@ impl Store {
             lock: home.crons_lock(),
             scheduler_lock: home.crons_scheduler_lock(),
             runs: home.runs(),
+            known: Arc::default(),
         }
     }
 
     /// What the file holds now, without the lock.
     pub fn read(&self) -> Document {
-        match json_file::read(&self.file) {
-            Ok(Found::Object(object)) => Document::new(object).unwrap_or_default(),
-            Ok(Found::Missing | Found::Corrupt(_)) => Document::default(),
-            Err(error) => {
+        self.look(None)
+    }
+
+    /// The tasks of `choice` as they are now, without the lock.
+    pub(super) fn pick(&self, choice: &dyn Fn(&Place) -> bool) -> Vec<Task> {
+        self.look(Some(choice)).tasks
+    }
+
+    /// The task of an id.
+    pub fn get(&self, id: &str) -> Option<Task> {
+        let mut tasks = self.pick(&|place| place.id() == id).into_iter();
+        tasks.find(|task| task.id() == id)
+    }
+
+    fn look(&self, choice: Choice<'_>) -> Document {
+        let read = self.open().and_then(|mut content| content.load(choice));
+        match read {
+            Ok((_, document)) => document,
+            Err(source) => {
+                let error = self.unreadable(source);
                 tracing::warn!(%error, "The schedules cannot be read.");
                 Document::default()
             }
         }
     }
 
-    /// The task of an id.
-    pub fn get(&self, id: &str) -> Option<Task> {
-        let mut document = self.read();
-        let at = document.position(id)?;
-        Some(document.tasks.swap_remove(at))
-    }
-
     /// Tells whether the file is still the one that was read; `None` without one.
     pub fn stamp(&self) -> Option<Stamp> {
-        let metadata = fs::metadata(&self.file).ok()?;
-        Some(Stamp {
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        })
+        fs::metadata(&self.file).ok().as_ref().map(Stamp::of)
     }
 
     /// Changes the store; it is written when `change` returns true. The stamp is
@@ -108,135 +142,195 @@ impl Store {
         &self,
         change: &mut dyn FnMut(&mut Document) -> bool,
     ) -> Result<Option<Stamp>, StoreError> {
+        self.amend(None, change)
+    }
+
+    /// The same for a change that needs no tasks but those of `choice`: `change`
+    /// sees these alone, and all others stay as they are.
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update).
+    pub(super) fn update_some(
+        &self,
+        choice: &dyn Fn(&Place) -> bool,
+        change: &mut dyn FnMut(&mut Document) -> bool,
+    ) -> Result<Option<Stamp>, StoreError> {
+        self.amend(Some(choice), change)
+    }
+
+    fn amend(
+        &self,
+        choice: Choice<'_>,
+        change: &mut dyn FnMut(&mut Document) -> bool,
+    ) -> Result<Option<Stamp>, StoreError> {
         let _lock = DirectoryLock::acquire(&self.lock)?;
-        let found = json_file::read(&self.file)?;
-        let (mut document, usable) = match found {
-            Found::Missing => (Document::default(), true),
-            Found::Corrupt(_) => (Document::default(), false),
-            Found::Object(object) => {
-                let document = Document::new(object);
-                let usable = document.is_some();
-                (document.unwrap_or_default(), usable)
-            }
-        };
-        if change(&mut document) {
-            if !usable {
-                let copy = json_file::set_aside(&self.file)?;
-                tracing::warn!(
-                    copy = %copy.display(),
-                    "The file of the schedules was no valid store; a copy is kept."
-                );
-            }
-            json_file::write(&self.file, &document.into_object(), Access::Private)?;
+        let failed = |source| self.unreadable(source);
+        let mut content = self.open().map_err(failed)?;
+        let (loaded, mut document) = content.load(choice).map_err(failed)?;
+        if !change(&mut document) {
+            return Ok(content.stamp);
         }
-        Ok(self.stamp())
+        if content.corrupt {
+            let copy = json_file::set_aside(&self.file)?;
+            tracing::warn!(
+                copy = %copy.display(),
+                "The file of the schedules was no valid store; a copy is kept."
+            );
+        }
+        // Taken, not copied: it is of no use once the file is another one.
+        *self.known() = None;
+        let layout = Arc::unwrap_or_clone(content.layout);
+        let failed = |source| self.unwritable(source);
+        let draft = Draft::new(layout, &loaded, document).map_err(failed)?;
+        if draft.length() > READ_LIMIT {
+            return Err(StoreError::Refused(format!(
+                "The schedules would take {} bytes on disk (max {READ_LIMIT}). Delete some first.",
+                draft.length()
+            )));
+        }
+        self.replace(draft, content.file.as_ref())
+            .map_err(|e| failed(e).into())
+    }
+
+    /// Writes the file and remembers where its tasks stand.
+    fn replace(&self, draft: Draft, old: Option<&File>) -> io::Result<Option<Stamp>> {
+        let now = SystemTime::now();
+        let fill = &mut |new: &mut File| {
+            draft.write_to(old, new)?;
+            // Where a time cannot be set the file is only not remembered.
+            let _ = new.set_modified(now);
+            Ok(())
+        };
+        let written = atomic::replace_with(&self.file, Access::Private, Lasting::Name, fill)?;
+        let Some(metadata) = written.and_then(|file| file.metadata().ok()) else {
+            return Ok(self.stamp());
+        };
+        let stamp = Stamp::of(&metadata);
+        if metadata.modified().is_ok_and(|modified| modified == now) {
+            self.remember(stamp, Arc::new(draft.layout));
+        }
+        Ok(Some(stamp))
+    }
+
+    /// Opens the file and finds its tasks.
+    fn open(&self) -> io::Result<Content> {
+        let file = match atomic::open(&self.file) {
+            Ok(file) => file,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(Content::default());
+            }
+            Err(error) => return Err(error),
+        };
+        let stamp = Stamp::of(&file.metadata()?);
+        let known = self.known().clone().filter(|known| known.stamp == stamp);
+        let mut content = Content {
+            stamp: Some(stamp),
+            ..Content::default()
+        };
+        if let Some(known) = known {
+            content.layout = known.layout;
+        } else {
+            let bytes = atomic::read_open(&file, READ_LIMIT)?;
+            match Layout::scan(&bytes) {
+                Some(layout) => {
+                    content.layout = Arc::new(layout);
+                    if stamp.is_settled(SystemTime::now()) {
+                        self.remember(stamp, Arc::clone(&content.layout));
+                    }
+                }
+                None => content.corrupt = true,
+            }
+            content.bytes = Some(bytes);
+        }
+        content.file = Some(file);
+        Ok(content)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, stamp: Stamp, layout: Arc<Layout>) {
+        *self.known() = Some(Known { stamp, layout });
+    }
+
+    fn unreadable(&self, source: io::Error) -> JsonFileError {
+        let path = self.file.clone();
+        JsonFileError::Read { path, source }
+    }
+
+    fn unwritable(&self, source: io::Error) -> JsonFileError {
+        let path = self.file.clone();
+        JsonFileError::Write { path, source }
     }
 }
 
-impl Document {
-    /// Sorts an object; `None` when it is of another version.
-    fn new(mut top: Map<String, Value>) -> Option<Self> {
-        if top.get("version").and_then(Value::as_f64) != Some(VERSION as f64) {
-            return None;
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
-        let tasks = top.get_mut("tasks").map(Value::take);
-        let tasks = match tasks {
-            Some(Value::Array(tasks)) => tasks.into_iter().filter_map(Task::read).collect(),
-            _ => Vec::new(),
+    }
+
+    /// Whether the next change will have another time.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH);
+        let before = now.unwrap_or_default().saturating_sub(SETTLED);
+        let before = i64::try_from(before.as_secs()).unwrap_or_default();
+        self.modified.0 < before && self.changed.0 < before
+    }
+}
+
+impl Content {
+    /// Reads the tasks of `choice`, by their numbers in the layout too. One that
+    /// cannot be read is left out and stays in the file as it is.
+    fn load(&mut self, choice: Choice<'_>) -> io::Result<(Vec<usize>, Document)> {
+        let mut document = Document {
+            top: self.layout.top.clone(),
+            tasks: Vec::new(),
+            stamp: self.stamp,
         };
-        Some(Self { top, tasks })
-    }
-
-    fn into_object(self) -> Map<String, Value> {
-        let mut top = self.top;
-        for (name, default) in [
-            ("version", json!(VERSION)),
-            ("scheduler_owner", Value::Null),
-            ("scheduler_owners", json!({})),
-        ] {
-            top.entry(name).or_insert(default);
+        if choice.is_none()
+            && self.bytes.is_none()
+            && let Some(file) = &self.file
+        {
+            self.bytes = Some(atomic::read_open(file, READ_LIMIT)?);
         }
-        let tasks = self.tasks.into_iter().map(|task| Value::Object(task.0));
-        top.insert("tasks".into(), tasks.collect());
-        top
+        let mut loaded = Vec::new();
+        for (at, place) in self.layout.places.iter().enumerate() {
+            if !choice.is_none_or(|choice| choice(place)) {
+                continue;
+            }
+            if let Some(task) = self.task(place)? {
+                loaded.push(at);
+                document.tasks.push(task);
+            }
+        }
+        Ok((loaded, document))
     }
 
-    /// Where the task of an id stands.
-    pub fn position(&self, id: &str) -> Option<usize> {
-        self.tasks.iter().position(|task| task.id() == id)
-    }
-
-    /// The task of an id.
-    pub(super) fn task_mut(&mut self, id: &str) -> Option<&mut Task> {
-        self.tasks.iter_mut().find(|task| task.id() == id)
+    fn task(&self, place: &Place) -> io::Result<Option<Task>> {
+        let range = place.range();
+        let [start, end] = [range.start, range.end].map(|at| usize::try_from(at).unwrap_or(0));
+        if let Some(bytes) = &self.bytes {
+            return Ok(bytes.get(start..end).and_then(read_task));
+        }
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        let mut text = vec![0; end - start];
+        file.read_exact_at(&mut text, range.start)?;
+        Ok(read_task(&text))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fixture(text: Option<&str>) -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let store = Store::new(&Home::at(dir.path()));
-        if let Some(text) = text {
-            fs::create_dir_all(dir.path().join(".letta")).expect("created");
-            fs::write(&store.file, text).expect("written");
-        }
-        (dir, store)
-    }
-
-    #[test]
-    fn a_store_of_the_published_program_is_rewritten_byte_for_byte() {
-        let text = include_str!("../../tests/data/cron/published-store.json");
-        let (_dir, store) = fixture(Some(text));
-        assert_eq!(store.read().tasks.len(), 3);
-        store.update(&mut |_| true).expect("written");
-        assert_eq!(fs::read_to_string(&store.file).expect("read"), text);
-    }
-
-    #[test]
-    fn what_another_version_wrote_into_it_survives_a_change() {
-        let text = r#"{"version":1,"later":[1],"tasks":[{"id":"a","x":{"y":2}}],"scheduler_owners":{"z":1}}"#;
-        let (_dir, store) = fixture(Some(text));
-        let change = &mut |document: &mut Document| {
-            document.task_mut("a").expect("there").set("name", "new");
-            true
-        };
-        store.update(change).expect("written");
-        let written: Value =
-            serde_json::from_slice(&fs::read(&store.file).expect("read")).expect("JSON");
-        assert_eq!(written["later"], json!([1]));
-        assert_eq!(written["scheduler_owners"], json!({"z": 1}));
-        assert_eq!(written["tasks"][0]["x"], json!({"y": 2}));
-        assert_eq!(written["tasks"][0]["name"], "new");
-    }
-
-    #[test]
-    fn a_file_that_is_no_store_counts_as_empty_and_is_kept_aside() {
-        for text in ["{", "[]", r#"{"version":2,"tasks":[{"id":"a"}]}"#, "{}"] {
-            let (dir, store) = fixture(Some(text));
-            assert!(store.read().tasks.is_empty(), "{text}");
-            store.update(&mut |_| false).expect("looked at");
-            assert_eq!(fs::read_to_string(&store.file).expect("read"), text);
-            store.update(&mut |_| true).expect("written");
-            let names = fs::read_dir(dir.path().join(".letta")).expect("listed");
-            let copy = names
-                .map(|entry| entry.expect("an entry").path())
-                .find(|path| path.to_string_lossy().contains("crons.json.corrupt-"))
-                .unwrap_or_else(|| panic!("no copy of {text}"));
-            assert_eq!(fs::read_to_string(copy).expect("read"), text);
-        }
-    }
-
-    #[test]
-    fn every_write_changes_the_stamp() {
-        let (_dir, store) = fixture(None);
-        assert_eq!(store.stamp(), None);
-        let first = store.update(&mut |_| true).expect("written");
-        assert_eq!(store.stamp(), first);
-        let second = store.update(&mut |_| true).expect("written");
-        assert_ne!(first, second);
-        assert_eq!(store.update(&mut |_| false).expect("looked at"), second);
-    }
-}
+mod tests;

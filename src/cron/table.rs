@@ -20,15 +20,19 @@ use crate::config::CronScope;
 pub(super) const TOO_LATE: SignedDuration = SignedDuration::from_mins(5);
 
 /// What may happen to the tasks of a scope.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Table {
+    scope: CronScope,
+    zones: Zones,
     rows: Vec<Row>,
     clocks: Vec<TimeZone>,
+    /// Where the clock of a zone stands, by its name in the tasks.
+    names: HashMap<Box<str>, usize>,
 }
 
 #[derive(Debug)]
 struct Row {
-    id: String,
+    id: Box<str>,
     active: bool,
     when: When,
     shift: SignedDuration,
@@ -68,50 +72,96 @@ pub enum Due {
     Complain(String),
 }
 
+impl Due {
+    /// The task.
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Fire { id, .. } | Self::Expire(id) | Self::Miss(id) | Self::Complain(id) => id,
+        }
+    }
+}
+
 impl Table {
     /// The table of the tasks that a scope covers; `looked` is the last minute that
     /// was looked at.
     pub fn new(tasks: &[Task], scope: CronScope, zones: &Zones, looked: Timestamp) -> Self {
-        let mut table = Self::default();
-        let mut known: HashMap<&str, usize> = HashMap::new();
+        let mut table = Self {
+            scope,
+            zones: zones.clone(),
+            rows: Vec::new(),
+            clocks: Vec::new(),
+            names: HashMap::new(),
+        };
         for task in tasks {
-            let active = task.status() == Status::Active;
-            let expires_at = task.time("expires_at").filter(|_| task.is_recurring());
-            let dies = expires_at.is_some() && task.status() == Status::Paused;
-            if !(active || dies) || !covers(scope, task.text("agent_id")) {
-                continue;
-            }
-            let name = task.text("timezone");
-            let clock = *known.entry(name).or_insert_with(|| {
-                table.clocks.push(zones.find(name).0);
-                table.clocks.len() - 1
-            });
-            let when = match (task.is_recurring(), task.time("scheduled_for")) {
-                (false, Some(at)) => When::Once(at),
-                (recurring, _) => match Expression::parse(task.text("cron")) {
-                    Ok(expression) => When::Cron(expression, clock),
-                    Err(_) if recurring && !complained(task) => When::Invalid,
-                    Err(_) => When::Never,
-                },
-            };
-            let shift = task.jitter();
-            table.rows.push(Row {
-                id: task.id().to_owned(),
-                active,
-                next: next(&when, shift, &table.clocks, looked),
-                when,
-                shift,
-                expires_at,
-                last_fired: task.time("last_fired_at"),
-            });
+            let row = table.row(task, looked);
+            table.rows.extend(row);
         }
         table
+    }
+
+    /// Takes over some tasks as they are now, `None` for those that are gone.
+    pub fn renew(&mut self, touched: &HashMap<String, Option<Task>>, looked: Timestamp) {
+        let mut rows = std::mem::take(&mut self.rows);
+        let mut left: HashMap<&str, &Task> = touched
+            .iter()
+            .filter_map(|(id, task)| Some((id.as_str(), task.as_ref()?)))
+            .collect();
+        rows.retain_mut(|row| {
+            if !touched.contains_key(&*row.id) {
+                return true;
+            }
+            let task = left.remove(&*row.id);
+            let new = task.and_then(|task| self.row(task, looked));
+            new.map(|new| *row = new).is_some()
+        });
+        // In the order of the store nothing depends on.
+        for task in left.into_values() {
+            rows.extend(self.row(task, looked));
+        }
+        self.rows = rows;
+    }
+
+    /// What may happen to a task, if anything may.
+    fn row(&mut self, task: &Task, looked: Timestamp) -> Option<Row> {
+        let active = task.status() == Status::Active;
+        let expires_at = task.time("expires_at").filter(|_| task.is_recurring());
+        let dies = expires_at.is_some() && task.status() == Status::Paused;
+        if !(active || dies) || !covers(self.scope, task.text("agent_id")) {
+            return None;
+        }
+        let when = match (task.is_recurring(), task.time("scheduled_for")) {
+            (false, Some(at)) => When::Once(at),
+            (recurring, _) => match Expression::parse(task.text("cron")) {
+                Ok(expression) => When::Cron(expression, self.clock(task.text("timezone"))),
+                Err(_) if recurring && !complained(task) => When::Invalid,
+                Err(_) => When::Never,
+            },
+        };
+        let shift = task.jitter();
+        Some(Row {
+            id: task.id().into(),
+            active,
+            next: next(&when, shift, &self.clocks, looked),
+            when,
+            shift,
+            expires_at,
+            last_fired: task.time("last_fired_at"),
+        })
+    }
+
+    fn clock(&mut self, name: &str) -> usize {
+        if let Some(known) = self.names.get(name) {
+            return *known;
+        }
+        self.clocks.push(self.zones.find(name).0);
+        self.names.insert(name.into(), self.clocks.len() - 1);
+        self.clocks.len() - 1
     }
 
     /// The tasks that may fire.
     pub fn active(&self) -> HashSet<&str> {
         let active = self.rows.iter().filter(|row| row.active);
-        active.map(|row| row.id.as_str()).collect()
+        active.map(|row| &*row.id).collect()
     }
 
     /// When the next task fires, the delay of recurring ones left aside.
@@ -147,7 +197,7 @@ impl Table {
         let mut due = Vec::new();
         for row in &mut self.rows {
             if row.expires_at.is_some_and(|end| end <= now) {
-                due.push(Due::Expire(row.id.clone()));
+                due.push(Due::Expire(row.id.to_string()));
                 continue;
             }
             if !row.active {
@@ -155,14 +205,14 @@ impl Table {
             }
             match &row.when {
                 When::Never => {}
-                When::Invalid => due.push(Due::Complain(row.id.clone())),
+                When::Invalid => due.push(Due::Complain(row.id.to_string())),
                 When::Once(at) if now.duration_since(*at) > TOO_LATE => {
-                    due.push(Due::Miss(row.id.clone()));
+                    due.push(Due::Miss(row.id.to_string()));
                 }
                 When::Once(at) => {
                     if row.next.is_some_and(|next| next <= now) && !fired(&row.id, *at) {
                         due.push(Due::Fire {
-                            id: row.id.clone(),
+                            id: row.id.to_string(),
                             intended: *at,
                             delay: SignedDuration::ZERO,
                         });
@@ -186,7 +236,7 @@ impl Table {
                     });
                     if let Some(minute) = minute {
                         due.push(Due::Fire {
-                            id: row.id.clone(),
+                            id: row.id.to_string(),
                             intended: *minute,
                             delay: row.shift.max(SignedDuration::ZERO),
                         });

@@ -32,6 +32,18 @@ pub enum Status {
 }
 
 impl Status {
+    /// The status of a word on disk.
+    pub(super) fn read(word: &str) -> Self {
+        match word {
+            "active" => Self::Active,
+            "paused" => Self::Paused,
+            "fired" => Self::Fired,
+            "missed" => Self::Missed,
+            "cancelled" => Self::Cancelled,
+            _ => Self::Other,
+        }
+    }
+
     /// Whether nothing will happen with the task any more.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Fired | Self::Missed | Self::Cancelled)
@@ -207,14 +219,7 @@ impl Task {
 
     /// `status`.
     pub fn status(&self) -> Status {
-        match self.text("status") {
-            "active" => Status::Active,
-            "paused" => Status::Paused,
-            "fired" => Status::Fired,
-            "missed" => Status::Missed,
-            "cancelled" => Status::Cancelled,
-            _ => Status::Other,
-        }
+        Status::read(self.text("status"))
     }
 
     /// The whole object.

@@ -22,7 +22,7 @@ impl From<StoreError> for Failure {
 }
 
 fn store(call: &Call) -> Store {
-    Store::new(&call.services().home)
+    call.services().schedules.clone()
 }
 
 /// `cron_list`.

@@ -42,16 +42,24 @@ pub enum Lasting {
 /// As `open` and `read`; `InvalidInput` for what is not a regular file;
 /// `FileTooLarge` past the limit.
 pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path)?;
-    read_open(&file, limit)
+    read_open(&open(path)?, limit)
 }
 
-/// The same for an open file.
-pub(super) fn read_open(file: &File, limit: u64) -> io::Result<Vec<u8>> {
+/// Opens for reading without waiting for the other end of a pipe.
+///
+/// # Errors
+/// As `open`.
+pub fn open(path: &Path) -> io::Result<File> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(nonblocking).open(path)
+}
+
+/// The same as [`read_bounded`] for an open file, from where it stands.
+///
+/// # Errors
+/// As for [`read_bounded`].
+pub fn read_open(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::Error::new(
@@ -84,6 +92,21 @@ pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
 /// # Errors
 /// As for [`write`].
 pub fn replace(path: &Path, bytes: &[u8], access: Access, lasting: Lasting) -> io::Result<()> {
+    let fill = &mut |file: &mut File| file.write_all(bytes);
+    replace_with(path, access, lasting, fill).map(drop)
+}
+
+/// The same with what `fill` writes into the new file, which is empty. Gives the
+/// new file; `None` when its content had to be put into the old one.
+///
+/// # Errors
+/// As for [`write`], and those of `fill`.
+pub fn replace_with(
+    path: &Path,
+    access: Access,
+    lasting: Lasting,
+    fill: &mut dyn FnMut(&mut File) -> io::Result<()>,
+) -> io::Result<Option<File>> {
     let target = link_target(path)?;
     let dir = match target.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -102,7 +125,7 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access, lasting: Lasting) -> i
         .suffix(".tmp")
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(dir)?;
-    temporary.write_all(bytes)?;
+    fill(temporary.as_file_mut())?;
     if let Some(old) = &old {
         keep_owner_and_mode(temporary.as_file(), old, mode);
     }
@@ -110,11 +133,15 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access, lasting: Lasting) -> i
         temporary.as_file().sync_data()?;
     }
     match temporary.persist(&target) {
-        Ok(_) if lasting == Lasting::Name => sync_dir(dir),
-        Ok(_) => Ok(()),
+        Ok(file) => {
+            if lasting == Lasting::Name {
+                sync_dir(dir)?;
+            }
+            Ok(Some(file))
+        }
         // A single file mounted into a container cannot be replaced, only filled.
         Err(error) if error.error.kind() == io::ErrorKind::ResourceBusy => {
-            fill_in_place(&target, bytes)
+            fill_in_place(&target, error.file.path()).map(|()| None)
         }
         Err(error) => Err(error.error),
     }
@@ -141,9 +168,11 @@ fn keep_owner_and_mode(file: &File, old: &fs::Metadata, mode: u32) {
     let _ = file.set_permissions(Permissions::from_mode(mode));
 }
 
-fn fill_in_place(target: &Path, bytes: &[u8]) -> io::Result<()> {
+/// `whole` is another file: `target` is empty for a moment.
+fn fill_in_place(target: &Path, whole: &Path) -> io::Result<()> {
+    let mut whole = File::open(whole)?;
     let mut file = OpenOptions::new().write(true).truncate(true).open(target)?;
-    file.write_all(bytes)?;
+    io::copy(&mut whole, &mut file)?;
     file.sync_all()
 }
 

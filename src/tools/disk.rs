@@ -122,6 +122,11 @@ pub fn read(path: &Path, max: u64) -> Result<(Vec<u8>, Stamp), FileError> {
 pub fn open(path: &Path) -> Result<(File, Metadata), FileError> {
     // Looked at before it is opened: opening a device can have effects.
     check_regular(path, &fs::metadata(path).map_err(FileError::io(path))?)?;
+    open_seen(path)
+}
+
+/// The same for what the caller has just seen to be a regular file.
+pub fn open_seen(path: &Path) -> Result<(File, Metadata), FileError> {
     let file = nonblocking()
         .read(true)
         .open(path)

@@ -17,6 +17,7 @@ use crate::api::net::Net;
 use crate::conversation::services::{ApiHandle, Loads, Meter};
 use crate::conversation::{AgentFacts, Catalogs, GitContexts, Guards, Link, Services};
 use crate::credentials::Credentials;
+use crate::cron::store::Store;
 use crate::events::{EventSink, Injected, Outbound, Recipient};
 use crate::hooks::Hooks;
 use crate::protocol::ConnectionId;
@@ -146,6 +147,7 @@ impl Assembly {
             credential_files: foundation.credential_files(),
             empty_list: serde_json::value::to_raw_value(&[(); 0])?.into(),
             catalogs: Catalogs::new()?,
+            schedules: Store::new(home),
             home: home.clone(),
             draining,
             load: Loads::default(),

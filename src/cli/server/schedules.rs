@@ -9,13 +9,12 @@ use crate::config::CronScope;
 use crate::conversation::{Link, Services};
 use crate::cron::firing::Conversations;
 use crate::cron::scheduler::Scheduler;
-use crate::cron::store::Store;
 use crate::cron::zone::Zones;
 
 /// What fires the schedules; `None` when it is turned off.
 pub(super) fn scheduler(services: &Services, scope: CronScope) -> Option<Scheduler> {
     (scope != CronScope::Off).then(|| Scheduler {
-        store: Store::new(&services.home),
+        store: services.schedules.clone(),
         scope,
         zones: Zones::system(),
         target: Arc::new(Conversations {

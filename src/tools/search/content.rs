@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use grep_matcher::Matcher;
@@ -26,6 +27,9 @@ const PATTERN_TEXT: usize = 256 * 1024;
 /// Memory for one thread's buffer: a longer line, or a larger file in a
 /// multi-line search, is told as trouble.
 const BUFFER_BYTES: usize = 32 * 1024 * 1024;
+
+/// So much of a file is read until the budget is asked again.
+const BYTES_UNASKED: usize = 1024 * 1024;
 
 /// Characters kept of one line.
 const LINE_CHARS: usize = 10_000;
@@ -212,37 +216,37 @@ pub fn grep(
         0_u64,
     ));
     let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
-    // Each has a buffer of its own, which must not be made anew for each file.
-    let idle = Mutex::new(Vec::new());
-    let idle = || idle.lock().unwrap_or_else(PoisonError::into_inner);
-    let walked = tree.visit(budget, &|path, explicit| {
-        let wants = lock().0.wants(path);
-        if !wants && !totals {
-            return Ok(());
-        }
-        let known = if explicit { None } else { idle().pop() };
-        let mut searcher = known.unwrap_or_else(|| query.searcher(wanted, explicit));
-        let max = if wants { max } else { 0 };
-        let hits = search_file(path, query, &mut searcher, wanted, explicit, max, budget);
-        if !explicit {
-            idle().push(searcher);
-        }
-        let hits = hits?;
-        if hits.count == 0 {
-            return Ok(());
-        }
-        let mut found = lock();
-        found.1 += 1;
-        found.2 += hits.count;
-        let weight = Weight {
-            items: match wanted {
-                Wanted::Lines { .. } => hits.lines.len().max(1),
-                _ => 1,
-            },
-            bytes: hits.lines.iter().map(|line| line.text.len()).sum(),
-        };
-        found.0.insert(path.to_path_buf(), hits, weight);
-        Ok(())
+    let full = AtomicBool::new(false);
+    let walked = tree.visit(budget, &|| {
+        // A thread's own, so that none waits for another: the buffer, and the
+        // matcher, which keeps its state where its threads share it.
+        let (query, mut searcher) = (query.clone(), None);
+        let (lock, full) = (&lock, &full);
+        Box::new(move |path, explicit| {
+            let wants = !full.load(Ordering::Relaxed) || lock().0.wants(path);
+            if !wants && !totals {
+                return Ok(());
+            }
+            let searcher = searcher.get_or_insert_with(|| query.searcher(wanted, explicit));
+            let max = if wants { max } else { 0 };
+            let hits = search_file(path, &query, searcher, wanted, explicit, max, budget)?;
+            if hits.count == 0 {
+                return Ok(());
+            }
+            let mut found = lock();
+            found.1 += 1;
+            found.2 += hits.count;
+            let weight = Weight {
+                items: match wanted {
+                    Wanted::Lines { .. } => hits.lines.len().max(1),
+                    _ => 1,
+                },
+                bytes: hits.lines.iter().map(|line| line.text.len()).sum(),
+            };
+            found.0.insert(path.to_path_buf(), hits, weight);
+            full.store(found.0.full(), Ordering::Relaxed);
+            Ok(())
+        })
     })?;
     let (kept, total_files, total_count) =
         found.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -271,7 +275,12 @@ fn search_file(
 ) -> Result<FileHits, Trouble> {
     let trouble =
         |error: &dyn std::fmt::Display| Trouble::Path(Some(path.to_path_buf()), error.to_string());
-    let (file, _) = match disk::open(path) {
+    let opened = if explicit {
+        disk::open(path)
+    } else {
+        disk::open_seen(path)
+    };
+    let (file, _) = match opened {
         Ok(open) => open,
         // Gone since the walk saw it.
         Err(disk::FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -288,7 +297,11 @@ fn search_file(
         budget,
         hits: FileHits::default(),
     };
-    let watched = Watched { file, budget };
+    let watched = Watched {
+        file,
+        budget,
+        unasked: 0,
+    };
     match searcher.search_reader(&query.matcher, watched, &mut sink) {
         Ok(()) => Ok(sink.finished(explicit)),
         Err(error) => match stopped(&error) {
@@ -318,12 +331,19 @@ fn check(budget: &Budget) -> io::Result<()> {
 struct Watched<'a> {
     file: std::fs::File,
     budget: &'a Budget,
+    /// Bytes read since the budget was asked; before, the walk did.
+    unasked: usize,
 }
 
 impl Read for Watched<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        check(self.budget)?;
-        self.file.read(buffer)
+        if self.unasked >= BYTES_UNASKED {
+            check(self.budget)?;
+            self.unasked = 0;
+        }
+        let read = self.file.read(buffer)?;
+        self.unasked += read;
+        Ok(read)
     }
 }
 

@@ -34,12 +34,14 @@ pub fn list(tree: &Tree, budget: &Budget) -> Result<Listed, SearchError> {
         }),
         0_usize,
     ));
-    let walked = tree.visit(budget, &|path, _| {
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.1 += 1;
-        kept.0
-            .insert(path.to_path_buf(), (), Weight { items: 1, bytes: 0 });
-        Ok(())
+    let walked = tree.visit(budget, &|| {
+        Box::new(|path, _| {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.1 += 1;
+            kept.0
+                .insert(path.to_path_buf(), (), Weight { items: 1, bytes: 0 });
+            Ok(())
+        })
     })?;
     let (kept, total) = kept.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(stop) = walked.stopped

@@ -67,7 +67,8 @@ impl<T> Keep<T> {
         }
     }
 
-    fn full(&self) -> bool {
+    /// Whether only earlier entries are still taken.
+    pub(super) fn full(&self) -> bool {
         self.held.items >= self.limit.items || self.held.bytes >= self.limit.bytes
     }
 

@@ -15,6 +15,12 @@ use super::{Budget, SearchError, Stop, Troubles};
 /// More threads bring little and make a small machine unresponsive.
 const MAX_THREADS: usize = 4;
 
+/// So many entries of a walk are looked at until its budget is asked again.
+const ENTRIES_UNASKED: u32 = 16;
+
+/// Looks at a file.
+pub(super) type Look<'a> = Box<dyn FnMut(&Path, bool) -> Result<(), Trouble> + Send + 'a>;
+
 /// A glob that files must match, or with a leading `!` must not.
 #[derive(Clone, Debug)]
 pub struct GlobRule {
@@ -67,12 +73,12 @@ impl Tree {
         self.root.is_file()
     }
 
-    /// Calls `each` for every regular file, from several threads, until it
-    /// says stop; with `true` for a root that is a file itself.
-    pub(super) fn visit(
+    /// Calls a look for every regular file, from several threads, each with a look
+    /// of its own, until one says stop; with `true` for a root that is a file itself.
+    pub(super) fn visit<'a>(
         &self,
         budget: &Budget,
-        each: &(dyn Fn(&Path, bool) -> Result<(), Trouble> + Sync),
+        looks: &'a (dyn Fn() -> Look<'a> + Sync),
     ) -> Result<Walked, SearchError> {
         let metadata = fs::metadata(&self.root).map_err(self.root_error())?;
         let left_out = LeftOut::new(&self.left_out);
@@ -95,7 +101,8 @@ impl Tree {
         };
         if metadata.is_file() {
             if !left_out.contains(&metadata) {
-                note(each(&self.root, true));
+                let looked = budget.check().map_err(Trouble::Stop);
+                note(looked.and_then(|()| looks()(&self.root, true)));
             }
             return Ok(walked.into_inner().unwrap_or_else(PoisonError::into_inner));
         }
@@ -105,11 +112,17 @@ impl Tree {
         // An unreadable root is an error of the search, not a skipped directory.
         fs::read_dir(&self.root).map_err(self.root_error())?;
 
+        let (left_out, note) = (&left_out, &note);
         self.builder()?.build_parallel().run(|| {
-            Box::new(|entry| {
-                if let Err(stop) = budget.check() {
+            let (mut look, mut entries) = (looks(), 0_u32);
+            Box::new(move |entry| {
+                // To ask takes a lock that all threads share.
+                if entries.is_multiple_of(ENTRIES_UNASKED)
+                    && let Err(stop) = budget.check()
+                {
                     return note(Err(Trouble::Stop(stop)));
                 }
+                entries = entries.wrapping_add(1);
                 let entry = match entry {
                     Ok(entry) => entry,
                     Err(error) => return note(walk_trouble(error)),
@@ -120,7 +133,7 @@ impl Tree {
                 if !entry.file_type().is_some_and(|kind| kind.is_file()) {
                     return WalkState::Continue;
                 }
-                note(each(entry.path(), false))
+                note(look(entry.path(), false))
             })
         });
         Ok(walked.into_inner().unwrap_or_else(PoisonError::into_inner))

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::super::*;
 use crate::cron::firing::{Closed, Pending};
 use crate::cron::runs::PageRequest;
-use crate::cron::task::NewTask;
+use crate::cron::task::{NewTask, Task};
 use crate::protocol::Scope;
 use crate::state::Home;
 
