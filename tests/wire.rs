@@ -28,8 +28,6 @@ mod direct_door;
 mod direct_harness;
 #[path = "wire/direct_openai.rs"]
 mod direct_openai;
-#[path = "wire/direct_start.rs"]
-mod direct_start;
 #[path = "wire/direct_tools.rs"]
 mod direct_tools;
 #[path = "wire/failures.rs"]

@@ -101,3 +101,38 @@ pub(super) fn still_wanted(doors: &mut DoorReceiver) -> VecDeque<DoorEvent> {
     });
     events
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn s02_11_2_what_was_said_before_the_start_was_over_counts_for_clients_that_are_still_there()
+     {
+        let (door, mut doors) = channel();
+        let (stays, leaves) = (ConnectionId::new("stays"), ConnectionId::new("leaves"));
+        let says = |connection: &ConnectionId, text: &str| DoorEvent::Frame {
+            connection: connection.clone(),
+            text: text.to_owned(),
+        };
+        for event in [
+            says(&leaves, "one"),
+            says(&stays, "two"),
+            says(&leaves, "three"),
+            DoorEvent::Gone {
+                connection: leaves.clone(),
+            },
+            says(&stays, "four"),
+        ] {
+            door.send(event).await.unwrap();
+        }
+        let kept = still_wanted(&mut doors).into_iter();
+        let texts: Vec<String> = kept
+            .map(|event| match event {
+                DoorEvent::Frame { connection, text } if connection == stays => text,
+                other => panic!("{other:?} is left"),
+            })
+            .collect();
+        assert_eq!(texts, ["two", "four"]);
+    }
+}

@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::metered::Meter;
 use super::{CLOSE_GRACE, Cause, Close, WebSocket, failed, read};
@@ -25,6 +27,10 @@ const STALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Frames written between two flushes at most, so that a ping is never far behind.
 const BATCH: usize = 64;
+
+/// A longer message leaves in frames of this many bytes: a buffer for all of it
+/// would be kept as long as the socket.
+const PIECE: usize = 256 * 1024;
 
 /// Hears of a frame that is handed to a socket.
 pub(crate) type OnSend = dyn Fn(&str) + Send + Sync;
@@ -136,7 +142,10 @@ where
         if let Message::Text(text) = &frame {
             on_send(text);
         }
-        let fed = sink.feed(frame).await;
+        let fed = match frame {
+            Message::Text(text) if text.len() > PIECE => in_pieces(sink, text).await,
+            frame => sink.feed(frame).await,
+        };
         fed.map_err(|error| failed(&error))?;
         room -= 1;
         next = match room {
@@ -146,6 +155,26 @@ where
         };
     }
     sink.flush().await.map_err(|error| failed(&error))
+}
+
+/// Writes a message in several frames.
+async fn in_pieces<S>(sink: &mut S, text: Utf8Bytes) -> Result<(), Error>
+where
+    S: Sink<Message, Error = Error> + Unpin,
+{
+    let (mut at, length) = (0, text.len());
+    let mut part = Data::Text;
+    while at < length {
+        let end = match length - at > PIECE {
+            true => text.as_str().floor_char_boundary(at + PIECE),
+            false => length,
+        };
+        let piece = Bytes::from(text.clone()).slice(at..end);
+        let frame = Frame::message(piece, OpCode::Data(part), end == length);
+        sink.send(Message::Frame(frame)).await?;
+        (at, part) = (end, Data::Continue);
+    }
+    Ok(())
 }
 
 /// Runs a write, tells the outbox when it stalls, and gives up when the peer
@@ -239,4 +268,57 @@ async fn refuse_the_rest(mut sink: SplitSink<WebSocket, Message>, stream: SplitS
         while matches!(wire.read(&mut scrap).await, Ok(len) if len > 0) {}
     };
     drop(timeout(CLOSE_GRACE, refusal).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::transport::socket::websocket;
+
+    /// First bytes and lengths of the frames in `bytes`, none of them masked.
+    fn frames(mut bytes: &[u8]) -> Vec<(u8, usize)> {
+        let mut found = Vec::new();
+        while let [first, short, rest @ ..] = bytes {
+            let (length, rest) = match short {
+                126 => (
+                    u64::from(u16::from_be_bytes(rest[..2].try_into().unwrap())),
+                    &rest[2..],
+                ),
+                127 => (
+                    u64::from_be_bytes(rest[..8].try_into().unwrap()),
+                    &rest[8..],
+                ),
+                short => (u64::from(*short), rest),
+            };
+            let length = usize::try_from(length).unwrap();
+            found.push((*first, length));
+            bytes = &rest[length..];
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn a_long_message_leaves_in_pieces_and_a_short_one_whole() {
+        let (ours, mut theirs) = tokio::io::duplex(8 * PIECE);
+        let mut socket = websocket(Box::new(ours), Role::Server, 4096).await;
+        let short = "s".repeat(PIECE);
+        // The end of the first piece would stand inside a letter.
+        let long = format!("{}{}", "x".repeat(PIECE - 1), "ü".repeat(PIECE));
+        socket.feed(Message::text(short)).await.unwrap();
+        in_pieces(&mut socket, long.clone().into()).await.unwrap();
+        drop(socket);
+        let mut bytes = Vec::new();
+        theirs.read_to_end(&mut bytes).await.unwrap();
+        assert_eq!(
+            frames(&bytes),
+            [
+                (0x81, PIECE),
+                (0x01, PIECE - 1),
+                (0x00, PIECE),
+                (0x80, PIECE)
+            ]
+        );
+    }
 }
