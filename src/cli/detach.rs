@@ -40,7 +40,7 @@ pub(super) fn start(args: &[OsString], flags: &ServerFlags) -> ExitCode {
     match begin(args, flags) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            complain!("Error: {error:#}");
             ExitCode::from(78)
         }
     }
@@ -71,14 +71,14 @@ fn begin(args: &[OsString], flags: &ServerFlags) -> Result<ExitCode> {
     let pid = child.id();
     Ok(match ended(child, ours)? {
         None => {
-            println!("letta server runs in the background as process {pid}.");
-            println!("Log:   {}", path.display());
-            println!("Stop:  letta stop");
+            say!("letta server runs in the background as process {pid}.");
+            say!("Log:   {}", path.display());
+            say!("Stop:  letta stop");
             ExitCode::SUCCESS
         }
         Some(code) => {
-            eprintln!("Error: the server did not come up. The end of its log:");
-            eprint!("{}", tail(&path, from));
+            complain!("Error: the server did not come up. The end of its log:");
+            complain_part!("{}", tail(&path, from));
             ExitCode::from(code)
         }
     })

@@ -13,7 +13,7 @@ pub(super) fn log_in() -> ExitCode {
     run(async |foundation: &Foundation| {
         let (credentials, _) = foundation.credentials(&foundation.name())?;
         credentials.log_in(&Screen).await?;
-        println!(
+        say!(
             "The login is saved in {}.",
             foundation.home.settings().display()
         );
@@ -26,10 +26,10 @@ pub(super) fn log_out() -> ExitCode {
     run(async |foundation: &Foundation| {
         let (credentials, _) = foundation.credentials(&foundation.name())?;
         match credentials.log_out().await? {
-            SignedOut::Revoked => println!("Signed out."),
-            SignedOut::NothingSaved => println!("Nobody was signed in on this machine."),
+            SignedOut::Revoked => say!("Signed out."),
+            SignedOut::NothingSaved => say!("Nobody was signed in on this machine."),
             SignedOut::OnlyHere(error) => {
-                println!("Signed out on this machine. The login server could not be told: {error}");
+                say!("Signed out on this machine. The login server could not be told: {error}");
             }
         }
         Ok(())
@@ -48,7 +48,7 @@ pub(super) fn run(work: impl AsyncFnOnce(&Foundation) -> Result<()>) -> ExitCode
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            complain!("Error: {error:#}");
             ExitCode::from(77)
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn credential(args: &[OsString]) -> ExitCode {
         }
         let (credentials, _) = foundation.credentials(&foundation.name())?;
         if let Some(token) = credentials.token().await? {
-            println!("username=letta\npassword={}", token.expose());
+            say!("username=letta\npassword={}", token.expose());
         }
         Ok(())
     })

@@ -1,11 +1,8 @@
 //! What stands between the operating system and the library: one file per
 //! subcommand, and the few things a service must do for its supervisor.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is where people are spoken to"
-)]
+#[macro_use]
+mod say;
 
 mod cron;
 mod detach;
@@ -37,7 +34,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     if init::wanted(&args, marked) {
         match init::run(&args) {
             Ok(code) => return ExitCode::from(code),
-            Err(error) => eprintln!("Warning: {error}; running without an init."),
+            Err(error) => complain!("Warning: {error}; running without an init."),
         }
     }
     let args = match strip_backend(args.into_iter().filter(|arg| arg != init::INIT_FLAG)) {
@@ -53,7 +50,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Some("stop") => stop::run(&rest),
         Some("doctor") => doctor::main(&rest),
         Some("app-server") => {
-            eprintln!("Warning: `letta app-server` is now `letta server --listen`.");
+            complain!("Warning: `letta app-server` is now `letta server --listen`.");
             server::main(listening(rest))
         }
         Some("login") => login::log_in(),
@@ -63,14 +60,14 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Some("memory-credential") => memory::credential(&rest),
         Some("healthcheck") => check_health(&rest),
         Some("version" | "--version" | "-V") => {
-            println!(
+            say!(
                 "{} (letta {VERSION})",
                 crate::protocol::reply::LETTA_CODE_VERSION
             );
             ExitCode::SUCCESS
         }
         Some("help" | "--help" | "-h") => {
-            print!("{}", help::TOP);
+            say_part!("{}", help::TOP);
             ExitCode::SUCCESS
         }
         None => usage("a command is missing", help::TOP),
@@ -89,8 +86,8 @@ fn listening(mut args: Vec<OsString>) -> Vec<OsString> {
 
 /// Tells what was wrong with the command line and how it should look.
 fn usage(error: &str, help: &str) -> ExitCode {
-    eprintln!("Error: {error}");
-    print!("{help}");
+    complain!("Error: {error}");
+    say_part!("{help}");
     ExitCode::from(USAGE_EXIT)
 }
 
@@ -99,7 +96,7 @@ fn check_health(args: &[OsString]) -> ExitCode {
         [] => false,
         [flag] if flag == "--ready" => true,
         [flag] if flag == "--help" || flag == "-h" => {
-            print!("{}", help::HEALTHCHECK);
+            say_part!("{}", help::HEALTHCHECK);
             return ExitCode::SUCCESS;
         }
         _ => return usage("healthcheck takes only --ready", help::HEALTHCHECK),
@@ -110,6 +107,6 @@ fn check_health(args: &[OsString]) -> ExitCode {
         text("LETTA_HEALTH_ADDR").as_deref(),
         text("PORT").as_deref(),
     );
-    println!("{}", verdict.line);
+    say!("{}", verdict.line);
     ExitCode::from(verdict.exit_code)
 }

@@ -23,7 +23,7 @@ pub(super) fn run(args: &[OsString]) -> ExitCode {
         [] => false,
         [flag] if flag == "--now" => true,
         [flag] if flag == "--help" || flag == "-h" => {
-            print!("{}", help::STOP);
+            say_part!("{}", help::STOP);
             return ExitCode::SUCCESS;
         }
         _ => return usage("stop takes only --now", help::STOP),
@@ -31,13 +31,13 @@ pub(super) fn run(args: &[OsString]) -> ExitCode {
     let foundation = match Foundation::lay(&ServerFlags::default()) {
         Ok(foundation) => foundation,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            complain!("Error: {error:#}");
             return ExitCode::from(78);
         }
     };
     let servers = RunningServer::all(&foundation.home);
     if servers.is_empty() {
-        println!("No server of {} runs.", foundation.home.letta.display());
+        say!("No server of {} runs.", foundation.home.letta.display());
     }
     let asked = servers.iter().map(|server| ask(server, now));
     if !asked.fold(true, |all, done| all & done) {
@@ -47,15 +47,16 @@ pub(super) fn run(args: &[OsString]) -> ExitCode {
     for server in &servers {
         while server.is_running() {
             if Instant::now() > deadline {
-                eprintln!(
+                complain!(
                     "Error: {} (process {}) is still at work; `letta stop --now` ends it at once.",
-                    server.name, server.pid
+                    server.name,
+                    server.pid
                 );
                 return ExitCode::from(STILL_RUNNING);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        println!("Stopped {} (process {}).", server.name, server.pid);
+        say!("Stopped {} (process {}).", server.name, server.pid);
     }
     ExitCode::SUCCESS
 }
@@ -67,9 +68,10 @@ fn ask(server: &RunningServer, now: bool) -> bool {
         if let Some(Err(error)) = asked
             && server.is_running()
         {
-            eprintln!(
+            complain!(
                 "Error: {} (process {}) cannot be asked to stop: {error}",
-                server.name, server.pid
+                server.name,
+                server.pid
             );
             return false;
         }

@@ -232,3 +232,27 @@ async fn a_start_without_a_name_takes_the_one_of_the_variable_and_keeps_it_out_o
     let name: Value = lab.cloud.registrations()[0].body["connectionName"].clone();
     assert_eq!(name, "from-env");
 }
+
+#[tokio::test]
+async fn a_reader_that_has_gone_ends_no_server() {
+    let lab = Setup::default().stopped().await;
+    let (output, printed) = std::io::pipe().unwrap();
+    drop(output);
+    let mut program = lab
+        .command()
+        .stdout(printed.try_clone().unwrap())
+        .stderr(printed)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let turn = async {
+        lab.cloud.wait_for_device(SOON).await.unwrap();
+        lab.cloud.turn(&scope(), "SAY unheard").await.unwrap()
+    };
+    assert_eq!(turn.await.text(), "unheard");
+    let pid = program.id().unwrap().to_string();
+    let sent = std::process::Command::new("kill").arg(pid).status();
+    assert!(sent.unwrap().success());
+    let ended = timeout(SOON, program.wait()).await.expect("it goes on");
+    assert_eq!(ended.unwrap().code(), Some(0));
+}

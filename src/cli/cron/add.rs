@@ -59,7 +59,7 @@ pub(super) fn run(here: &Here) -> Done {
             note: when.note,
         })?;
         print_pretty(&added);
-        eprintln!("The cloud fires it, whether this computer is on or not.");
+        complain!("The cloud fires it, whether this computer is on or not.");
         return Ok(());
     }
     let added = here.store.add(
@@ -79,18 +79,18 @@ pub(super) fn run(here: &Here) -> Done {
         &zones,
     )?;
     if here.person {
-        println!(
+        say!(
             "Added {}: {}",
             added.task.id(),
             words::promise(&added.task, now, &zones)
         );
         for line in when.note.iter().map(String::as_str).chain(added.warning) {
-            println!("{line}");
+            say!("{line}");
         }
     } else {
         print_pretty(&shown(&added.task, when.note, added.warning));
     }
-    eprintln!("It fires on this computer, while `letta server` runs here.");
+    complain!("It fires on this computer, while `letta server` runs here.");
     Ok(())
 }
 

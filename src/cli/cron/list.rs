@@ -37,9 +37,9 @@ pub(super) fn run(here: &Here) -> Done {
                 )));
             }
             Err(Asked::Missing(_)) => {
-                eprintln!("Note: this server keeps no cloud schedules for the agent.");
+                complain!("Note: this server keeps no cloud schedules for the agent.");
             }
-            Err(error) => eprintln!("Note: cloud schedules are left out: {error}"),
+            Err(error) => complain!("Note: cloud schedules are left out: {error}"),
         }
         if let Some(wanted) = &conversation {
             cloud.retain(|row| row["conversation_id"] == wanted.as_str());
@@ -49,7 +49,7 @@ pub(super) fn run(here: &Here) -> Done {
     if let Some(task) = local.iter().find(waiting)
         && !is_somebody_firing(&here.store.read(), task.text("agent_id"))
     {
-        eprintln!(
+        complain!(
             "Note: no `letta server` is running on this computer, so local schedules do not fire."
         );
     }
@@ -73,7 +73,7 @@ pub(super) fn run(here: &Here) -> Done {
 /// For people: what it is, when it fires next, how long it lives.
 fn table(local: &[Task], cloud: &[Value]) {
     if local.is_empty() && cloud.is_empty() {
-        println!("No schedules.");
+        say!("No schedules.");
         return;
     }
     let (now, zones) = (Timestamp::now(), Zones::system());
@@ -115,5 +115,5 @@ fn table(local: &[Task], cloud: &[Value]) {
             text("conversation_id"),
         ]);
     }
-    print!("{}", words::columns(&rows));
+    say_part!("{}", words::columns(&rows));
 }

@@ -68,10 +68,10 @@ pub(super) fn run(args: Vec<OsString>) -> ExitCode {
     match act(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("Error: {failure}");
+            complain!("Error: {failure}");
             match failure {
                 Failure::Unknown(_) => {
-                    print!("{}", help::CRON);
+                    say_part!("{}", help::CRON);
                     ExitCode::from(USAGE_EXIT)
                 }
                 Failure::Usage(_) => ExitCode::from(USAGE_EXIT),
@@ -85,7 +85,7 @@ fn act(args: Vec<OsString>) -> Done {
     let flags = Flags::parse(args)?;
     let action = flags.words.first().map(String::as_str);
     if flags.help || matches!(action, None | Some("help")) {
-        print!("{}", help::CRON);
+        say_part!("{}", help::CRON);
         return Ok(());
     }
     let action = action.unwrap_or_default();
@@ -140,5 +140,5 @@ fn variable(name: &str) -> Option<String> {
 
 /// Prints JSON over several lines.
 fn print_pretty(value: &Value) {
-    println!("{value:#}");
+    say!("{value:#}");
 }

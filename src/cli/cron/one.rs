@@ -85,9 +85,9 @@ pub(super) fn delete(here: &Here) -> Done {
         }
     };
     if id == reference {
-        println!("{}", json!({"deleted": id, "runner": runner}));
+        say!("{}", json!({"deleted": id, "runner": runner}));
     } else {
-        println!(
+        say!(
             "{}",
             json!({"deleted": id, "name": reference, "runner": runner})
         );
@@ -124,7 +124,7 @@ fn delete_all(here: &Here) -> Done {
             }
         }
     }
-    println!(
+    say!(
         "{}",
         json!({"deleted": local + cloud, "local_deleted": local, "cloud_deleted": cloud, "agent_id": agent})
     );

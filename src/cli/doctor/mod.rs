@@ -25,7 +25,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
         [] => false,
         [flag] if flag == "--json" => true,
         [flag] if flag == "--help" || flag == "-h" => {
-            print!("{}", help::DOCTOR);
+            say_part!("{}", help::DOCTOR);
             return ExitCode::SUCCESS;
         }
         _ => return usage("doctor takes only --json", help::DOCTOR),
@@ -33,14 +33,14 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
     match examine() {
         Ok(report) => {
             if json {
-                println!("{:#}", report.json());
+                say!("{:#}", report.json());
             } else {
-                print!("{}", report.text());
+                say_part!("{}", report.text());
             }
             ExitCode::from(u8::from(!report.is_good()))
         }
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            complain!("Error: {error:#}");
             ExitCode::from(78)
         }
     }

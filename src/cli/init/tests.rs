@@ -126,7 +126,7 @@ fn it_serves_as_pid_one() {
     {
         Ok(output) if output.status.success() => {}
         denied => {
-            println!("skipped: no PID namespace here: {denied:?}");
+            say!("skipped: no PID namespace here: {denied:?}");
             return;
         }
     }

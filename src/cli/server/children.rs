@@ -22,7 +22,7 @@ pub(super) fn processes(foundation: &Foundation, device_id: &str) -> Processes {
     let shim = match install_shim(&shim, &binary) {
         Ok(()) => Some(shim),
         Err(error) => {
-            eprintln!("Warning: commands will not find `letta` on their PATH: {error}");
+            complain!("Warning: commands will not find `letta` on their PATH: {error}");
             None
         }
     };

@@ -91,7 +91,7 @@ impl Serving {
     /// Says where the door is.
     pub(super) fn greet(&self) {
         for line in &self.lines {
-            println!("{line}");
+            say!("{line}");
         }
     }
 
@@ -110,8 +110,8 @@ async fn tell_links(page: String, mut links: watch::Receiver<Option<String>>) {
     loop {
         let token = links.borrow_and_update().clone();
         match token {
-            Some(token) => println!("Page:      {page}#token={token}  (good for one browser tab)"),
-            None => println!("Page:      {page}  (asks for the token of --ws-auth)"),
+            Some(token) => say!("Page:      {page}#token={token}  (good for one browser tab)"),
+            None => say!("Page:      {page}  (asks for the token of --ws-auth)"),
         }
         if links.changed().await.is_err() {
             return;
@@ -131,7 +131,7 @@ fn more_descriptors() {
             maximum,
         };
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            eprintln!("Warning: the limit of open files stays at {current:?}: {error}");
+            complain!("Warning: the limit of open files stays at {current:?}: {error}");
         }
     }
 }

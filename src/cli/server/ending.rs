@@ -25,7 +25,7 @@ pub(super) async fn quiet(services: &Services) {
 pub(super) fn told(log: &SessionLog, exit: &ExitReason) -> u8 {
     if *exit != ExitReason::Stopped {
         log.line(format!("FATAL: {exit}"));
-        eprintln!("Error: {exit}");
+        complain!("Error: {exit}");
     }
     exit.code()
 }

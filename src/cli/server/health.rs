@@ -56,7 +56,7 @@ impl Health {
             Some(address) => {
                 let (server, warning) = HealthServer::bind(&HealthAddress::At(address));
                 if let Some(warning) = &warning {
-                    eprintln!("Warning: {warning}");
+                    complain!("Warning: {warning}");
                 }
                 match server {
                     Some(server) => {
@@ -154,7 +154,7 @@ impl Health {
                     let connected = matches!(status.state, RelayState::Connected { .. });
                     if connected && !announced {
                         announced = true;
-                        println!("Connected. Awaiting instructions.");
+                        say!("Connected. Awaiting instructions.");
                     }
                     // A service that waits for a person or for the network has started too.
                     let waits = status.state == RelayState::LoginRequired || status.attempt > 0;

@@ -79,17 +79,17 @@ impl Claim {
             match InstanceLock::acquire(home, scope) {
                 Ok(lock) => Some(lock),
                 Err(error @ InstanceLockError::AlreadyRunning { .. }) => {
-                    eprintln!("Error: {name:?} is already running on this machine: {error}");
+                    complain!("Error: {name:?} is already running on this machine: {error}");
                     return Err(ALREADY_RUNNING);
                 }
                 Err(error) => {
-                    eprintln!("Error: Could not establish listener ownership: {error}");
+                    complain!("Error: Could not establish listener ownership: {error}");
                     return Err(UNUSABLE);
                 }
             }
         };
         let pid_file = PidFile::claim(home, instance, name).unwrap_or_else(|error| {
-            eprintln!("Warning: `letta stop` will not find this server: {error}");
+            complain!("Warning: `letta stop` will not find this server: {error}");
             None
         });
         Ok(Self {
@@ -103,7 +103,7 @@ impl Claim {
         if let Some(lock) = self.lock
             && let Err(error) = lock.release()
         {
-            eprintln!("Warning: the instance lock could not be removed: {error}");
+            complain!("Warning: the instance lock could not be removed: {error}");
         }
     }
 }

@@ -47,7 +47,7 @@ const LAST_STEPS: Duration = Duration::from_secs(10);
 pub(super) fn main(args: Vec<OsString>) -> ExitCode {
     let flags = match parse_server(args.iter().cloned()) {
         Ok(ServerCommand::Help) => {
-            print!("{}", help::SERVER);
+            say_part!("{}", help::SERVER);
             return ExitCode::SUCCESS;
         }
         Ok(ServerCommand::Run(flags)) => flags,
@@ -60,7 +60,7 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
     let direct = match flags.direct.as_ref().map(Direct::load).transpose() {
         Ok(direct) => direct,
         Err(error) => {
-            eprintln!("Error: {error}");
+            complain!("Error: {error}");
             return ExitCode::from(USAGE_EXIT);
         }
     };
@@ -68,7 +68,7 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
     let foundation = match Foundation::lay(&flags) {
         Ok(foundation) => foundation,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            complain!("Error: {error:#}");
             return ExitCode::from(78);
         }
     };
@@ -84,14 +84,14 @@ pub(super) fn main(args: Vec<OsString>) -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("Error: the runtime could not be started: {error}");
+            complain!("Error: the runtime could not be started: {error}");
             return ExitCode::from(78);
         }
     };
     let code = match runtime.block_on(serve(foundation, detached, direct, register)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            complain!("Error: {error:#}");
             78
         }
     };
@@ -240,7 +240,7 @@ async fn serve(
         Ok(_) => {
             observed.notifier.stopping("draining");
             health.drain();
-            println!("Stopping: running tools may finish, a second signal ends at once.");
+            say!("Stopping: running tools may finish, a second signal ends at once.");
             draining.cancel();
             tokio::select! {
                 () = quiet(&services) => {}
@@ -251,7 +251,7 @@ async fn serve(
         }
         Err(Ok(end)) => told(log, &end.exit),
         Err(Err(error)) => {
-            eprintln!("Error: the connection failed in an unexpected way: {error}");
+            complain!("Error: the connection failed in an unexpected way: {error}");
             75
         }
     };
@@ -281,7 +281,7 @@ async fn serve(
     claim.release();
     log.line("Disconnected.");
     if let (Some(_), Ok(signal)) = (&direct, &signalled) {
-        println!("\nStopped App Server ({signal}).");
+        say!("\nStopped App Server ({signal}).");
     }
     tidy.abort();
     observed.end().await;
@@ -291,16 +291,16 @@ async fn serve(
 /// The first screen.
 fn greet(foundation: &Foundation, identity: &Identity, health: &health::Health) {
     let mode = identity.mode.value;
-    println!(
+    say!(
         "letta {} (protocol {})",
         super::VERSION,
         crate::protocol::reply::LETTA_CODE_VERSION
     );
-    println!("Name:   {}", identity.name);
-    println!("Device: {}", identity.device_id);
-    println!("Server: {}", identity.base_url);
-    println!("Mode:   {mode}{}", foundation.mode_note(mode));
-    println!("Health: {}", health.address());
+    say!("Name:   {}", identity.name);
+    say!("Device: {}", identity.device_id);
+    say!("Server: {}", identity.base_url);
+    say!("Mode:   {mode}{}", foundation.mode_note(mode));
+    say!("Health: {}", health.address());
 }
 
 /// Reads the user settings again; rules and hooks are read with every call anyway.

@@ -59,7 +59,7 @@ impl Observed {
                 .then(|| Box::new(std::io::stdout()) as Box<_>),
             ..SessionLogOptions::new(foundation.home.logs(), SystemTime::now(), secrets.clone())
         });
-        println!("Log file: {}", log.path().display());
+        say!("Log file: {}", log.path().display());
         last_words::end_on_panic(Some(log.clone()), secrets.clone());
 
         let notifier = Notifier::from_env(|name| std::env::var(name).ok());

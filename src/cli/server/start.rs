@@ -117,7 +117,7 @@ impl Foundation {
             && saved.as_deref() != Some(&name)
             && let Err(error) = self.local().set_listener_env_name(&name)
         {
-            eprintln!("Warning: the name of this computer could not be saved: {error}");
+            complain!("Warning: the name of this computer could not be saved: {error}");
         }
         name
     }
@@ -234,7 +234,7 @@ pub(super) fn hostname() -> String {
 
 fn ask_name() -> String {
     let default = hostname();
-    print!("Name of this computer [{default}]: ");
+    say_part!("Name of this computer [{default}]: ");
     let _ = std::io::stdout().flush();
     let mut line = String::new();
     match std::io::stdin().lock().read_line(&mut line) {
@@ -283,26 +283,26 @@ impl LoginPrompt for Screen {
     fn notice(&self, notice: &LoginNotice<'_>) {
         match notice {
             LoginNotice::Refused { error } => {
-                println!("The saved login does not work any more: {error}");
+                say!("The saved login does not work any more: {error}");
             }
             LoginNotice::Code {
                 url,
                 user_code,
                 expires_in,
             } => {
-                println!("Sign in to Letta to connect this computer.");
-                println!("Open:      {url}");
-                println!("Your code: {user_code}");
-                println!(
+                say!("Sign in to Letta to connect this computer.");
+                say!("Open:      {url}");
+                say!("Your code: {user_code}");
+                say!(
                     "Waiting; the code is good for {} minutes.",
                     expires_in.as_secs() / 60
                 );
             }
             LoginNotice::Problem { error } => {
-                println!("The login server cannot be used at the moment ({error}); still waiting.");
+                say!("The login server cannot be used at the moment ({error}); still waiting.");
             }
-            LoginNotice::Expired => println!("The code expired unused; here is a new one."),
-            LoginNotice::Done => println!("Signed in."),
+            LoginNotice::Expired => say!("The code expired unused; here is a new one."),
+            LoginNotice::Done => say!("Signed in."),
         }
     }
 }
