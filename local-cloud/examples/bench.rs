@@ -32,7 +32,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 const SCRIPT: &str =
     "CALL Bash {\"command\":\"echo hello\",\"description\":\"Say hello\"}\nSAY done";
 
-#[tokio::main]
+// One thread, as in the program: two would wake each other at the cost of what is measured.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let Some(binary) = std::env::args_os().nth(1).map(PathBuf::from) else {
         bail!("usage: bench BINARY");

@@ -30,7 +30,8 @@ const AT_ONCE: usize = 32;
 const INPUTS: usize = 50;
 const SETTLE: Duration = Duration::from_secs(5);
 
-#[tokio::main]
+// One thread, as in the program: two would wake each other at the cost of what is measured.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let Some(binary) = std::env::args_os().nth(1).map(PathBuf::from) else {
         bail!("usage: bench_subagents BINARY");

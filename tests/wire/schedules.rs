@@ -3,7 +3,7 @@
 use local_cloud::Scope;
 use serde_json::{Value, json};
 
-use crate::harness::{Lab, SOON, scope};
+use crate::harness::{Lab, SOON, scope, until};
 
 async fn ask(lab: &Lab, mut command: Value) -> Value {
     command["request_id"] = json!("req-1");
@@ -202,6 +202,13 @@ async fn s07_1_9_a_task_of_the_command_line_fires_into_its_conversation() {
 #[tokio::test]
 async fn s07_1_15_the_command_line_adds_lists_gets_and_deletes() {
     let lab = Lab::start().await;
+    // Before that a new task comes with the warning that nobody fires it.
+    let store = lab.home().join(".letta/crons.json");
+    let claimed = || {
+        let text = std::fs::read_to_string(&store).ok()?;
+        text.contains("scheduler_owners").then_some(())
+    };
+    until("the claim of the schedules", claimed).await;
     let base = [
         "cron",
         "add",
