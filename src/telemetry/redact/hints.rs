@@ -23,7 +23,7 @@ static TEXT: LazyLock<Vec<Finder<'static>>> =
 static FRAME: LazyLock<Vec<Finder<'static>>> = LazyLock::new(|| {
     let covered = |key: &str| {
         let shorter = |other: &&str| *other != key && key.ends_with(*other);
-        CREDENTIAL_KEYS.iter().any(|other| shorter(other))
+        CREDENTIAL_KEYS.iter().any(shorter)
     };
     let keys = CREDENTIAL_KEYS.iter().filter(|key| !covered(key));
     let keys = keys.map(|key| Finder::new(&format!("{key}\"")).into_owned());
