@@ -186,8 +186,8 @@ impl Conversation {
         if let Some(Preference::Preset(preset)) = toolset.and_then(Preference::parse) {
             let selection = Selection::preset(preset);
             let tools = self.services.toolbox.for_turn(&selection, Vec::new());
-            let toolset = tools.map(|tools| Toolset::new(preset.as_str(), &tools).ok());
-            self.toolset = toolset.ok().flatten();
+            let tools = tools.ok();
+            self.toolset = tools.and_then(|tools| Toolset::new(preset.as_str(), &tools).ok());
         }
         if let Some((message, level)) = status {
             let body = Lifecycle::Status { message, level };

@@ -8,6 +8,7 @@
 //! a change of a few tasks reads and serialises these alone.
 
 mod document;
+mod draft;
 mod layout;
 
 use std::fs::{self, File, Metadata};
@@ -18,8 +19,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use self::document::Document;
+use self::draft::Draft;
 pub(super) use self::layout::Place;
-use self::layout::{Draft, Layout, read_task};
+use self::layout::{Layout, read_task};
 use super::task::Task;
 use crate::state::Home;
 use crate::state::atomic::{self, Access, Lasting, READ_LIMIT};

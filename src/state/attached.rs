@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::Home;
+use super::atomic::read_bounded;
 
 /// The mark, below the checkout.
 const MARK: &str = ".git/letta-attached";
 const WRITABLE: &str = "read_write";
+/// A mark is one word.
+const MARK_BYTES: u64 = 64;
 
 impl Home {
     /// The attached repositories of an agent, and whether it may change them. Blocking.
@@ -21,8 +24,8 @@ impl Home {
         let entries = entries.into_iter().flatten().flatten();
         entries
             .filter_map(|entry| {
-                let mark = fs::read_to_string(entry.path().join(MARK)).ok()?;
-                Some((entry.path(), mark.trim() == WRITABLE))
+                let mark = read_bounded(&entry.path().join(MARK), MARK_BYTES).ok()?;
+                Some((entry.path(), mark.trim_ascii() == WRITABLE.as_bytes()))
             })
             .collect()
     }

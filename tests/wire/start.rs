@@ -256,3 +256,15 @@ async fn a_reader_that_has_gone_ends_no_server() {
     let ended = timeout(SOON, program.wait()).await.expect("it goes on");
     assert_eq!(ended.unwrap().code(), Some(0));
 }
+
+#[tokio::test]
+async fn output_that_cannot_be_written_is_complained_of() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut version = std::process::Command::new(env!("CARGO_BIN_EXE_letta"));
+    let said = version.arg("version").stdout(full.unwrap()).output();
+    let said = String::from_utf8(said.unwrap().stderr).unwrap();
+    assert!(
+        said.starts_with("Error: the output cannot be written: "),
+        "{said}"
+    );
+}
