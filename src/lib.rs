@@ -19,6 +19,7 @@
 //! - 1 [`state`]: everything on disk under `~/.letta` and `.letta`.
 //! - 1 [`telemetry`]: logs, the per-session transport log, metrics.
 //! - 1 [`api`]: the Letta HTTP API, TLS and proxies, OAuth.
+//! - 1 `websocket`: a WebSocket and how a client opens one.
 //! - 2 [`credentials`]: which bearer token, from where; refresh and login.
 //! - 2 [`process`]: children: shells, groups, output capture, background work.
 //! - 2 [`permissions`]: may this tool call run? Pure decisions.
@@ -56,3 +57,4 @@ pub mod subagents;
 pub mod telemetry;
 pub mod tools;
 pub mod transport;
+mod websocket;

@@ -5,20 +5,17 @@
 //! progress within a minute or the socket ends, and [`serve`] returns exactly
 //! one [`Close`] that says why (01 §8.1, §8.5, §8.9; 02 §1.3).
 
-mod metered;
 mod serve;
 
 use std::fmt;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use self::metered::Metered;
 pub(crate) use self::serve::{Serving, serve};
+use crate::websocket::{self, WebSocket, Wire};
 
 /// The largest message that is read: more ends the socket with 1009.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 100 * 1024 * 1024;
@@ -32,23 +29,10 @@ pub(crate) const CLIENT_BUFFER_BYTES: usize = 4 * 1024;
 /// How long a closing handshake may take before the socket is dropped.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// The bytes under a WebSocket: TCP, TLS, a proxy's tunnel, or a pipe in tests.
-pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
-
-/// A WebSocket whose HTTP upgrade is done.
-pub(crate) type WebSocket = WebSocketStream<Metered<Box<dyn Wire>>>;
-
 /// Makes a WebSocket of an upgraded connection.
 /// `buffer`: bytes that are read and written at once.
 pub(crate) async fn websocket(wire: Box<dyn Wire>, role: Role, buffer: usize) -> WebSocket {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(buffer)
-        .write_buffer_size(buffer)
-        .max_message_size(Some(MAX_MESSAGE_BYTES))
-        .max_frame_size(Some(MAX_MESSAGE_BYTES));
-    WebSocketStream::from_raw_socket(Metered::new(wire), role, Some(config)).await
+    websocket::over(wire, role, buffer, MAX_MESSAGE_BYTES).await
 }
 
 /// Why a socket is no longer open.

@@ -18,7 +18,8 @@ use crate::listener::door::{DoorEvent, DoorSender, Role};
 use crate::listener::outbox::{Lane, Outbox};
 use crate::protocol::ConnectionId;
 use crate::telemetry::session_log::{Direction, Label, SessionLog};
-use crate::transport::socket::{Cause, Close, Serving, WebSocket, serve};
+use crate::transport::socket::{Cause, Close, Serving, serve};
+use crate::websocket::WebSocket;
 
 /// The time between two pings.
 const PING_EVERY: Duration = Duration::from_secs(30);

@@ -16,7 +16,8 @@ use super::dial::Dial;
 use super::lifecycle::{self, Lifecycle};
 use super::machine::OpenError;
 use crate::listener::outbox::Lane;
-use crate::transport::socket::{Close, RELAY_BUFFER_BYTES, WebSocket, read, websocket};
+use crate::transport::socket::{Close, RELAY_BUFFER_BYTES, read, websocket};
+use crate::websocket::WebSocket;
 
 /// The longest wait for name lookup, TCP, TLS and the upgrade of one socket.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);

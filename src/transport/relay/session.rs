@@ -22,7 +22,8 @@ use super::open::Sockets;
 use crate::listener::door::{DoorEvent, DoorSender, Role};
 use crate::listener::outbox::{Drain, Lane, Outbox};
 use crate::protocol::ConnectionId;
-use crate::transport::socket::{Cause, Close, Serving, WebSocket, serve};
+use crate::transport::socket::{Cause, Close, Serving, serve};
+use crate::websocket::WebSocket;
 
 /// The time between two pings.
 const PING_EVERY: Duration = Duration::from_secs(30);

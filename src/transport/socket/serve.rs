@@ -14,9 +14,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::metered::Meter;
-use super::{CLOSE_GRACE, Cause, Close, WebSocket, failed, read};
+use super::{CLOSE_GRACE, Cause, Close, failed, read};
 use crate::listener::outbox::{Drain, DrainEnd, Lane};
+use crate::websocket::{Meter, WebSocket};
 
 /// A write that takes longer than this marks the lane as stalled: from then on
 /// status frames merge and waiting events count.

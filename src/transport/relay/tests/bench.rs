@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::*;
 use crate::listener::door::{self, DoorReceiver};
-use crate::transport::socket::Wire;
+use crate::websocket::Wire;
 
 /// Longer than anything that a test waits for on purpose.
 const PATIENCE: Duration = Duration::from_secs(3600);

@@ -18,21 +18,21 @@ pub(crate) struct Metered<S> {
 
 /// How many bytes the stream took so far.
 #[derive(Clone, Debug)]
-pub(super) struct Meter(Arc<AtomicU64>);
+pub(crate) struct Meter(Arc<AtomicU64>);
 
 impl Meter {
-    pub(super) fn written(&self) -> u64 {
+    pub(crate) fn written(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl<S> Metered<S> {
-    pub(super) fn new(inner: S) -> Self {
+    pub(crate) fn new(inner: S) -> Self {
         let written = Arc::default();
         Self { inner, written }
     }
 
-    pub(super) fn meter(&self) -> Meter {
+    pub(crate) fn meter(&self) -> Meter {
         Meter(self.written.clone())
     }
 

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::transport::socket::{read, websocket};
+use crate::websocket::over;
 
 fn client() -> reqwest::Client {
     // A second installation in the same process is refused, which is fine.
@@ -64,11 +64,16 @@ async fn s01_15_row01_an_upgrade_carries_the_bearer_and_yields_a_websocket() {
     let client = client();
     for bearer in [Some("key-1"), None] {
         let url: Url = format!("http://{address}/ws?deviceId=d").parse().unwrap();
-        let wire = client.dial(&url, bearer).await.unwrap();
-        let mut socket = websocket(wire, Role::Client, 4096).await;
-        assert_eq!(read(&mut socket, || {}).await.unwrap(), "hello");
-        let close = read(&mut socket, || {}).await.unwrap_err();
-        assert_eq!(close.code, 1006);
+        let wire = upgrade(&client, &url, bearer, &[]).await.unwrap();
+        let mut socket = over(wire, Role::Client, 4096, 4096).await;
+        assert_eq!(
+            socket.next().await.unwrap().unwrap(),
+            Message::text("hello")
+        );
+        assert!(
+            socket.next().await.unwrap().is_err(),
+            "no closing handshake"
+        );
         assert!(socket.next().await.is_none());
     }
     relay.await.unwrap();
@@ -106,7 +111,10 @@ async fn what_is_no_websocket_server_is_told_from_what_is() {
         ("SSH-2.0-OpenSSH_9.9\r\n", ""),
     ] {
         let url = answering(answer).await;
-        let error = client.dial(&url, Some("key-1")).await.err().unwrap();
+        let error = upgrade(&client, &url, Some("key-1"), &[])
+            .await
+            .err()
+            .unwrap();
         assert!(error.contains(expected), "{error}");
         for secret in ["s3cret", "key-1"] {
             assert!(!error.contains(secret), "{error}");
@@ -121,7 +129,7 @@ async fn a_refused_connection_says_why() {
         .parse()
         .unwrap();
     drop(server);
-    let error = client().dial(&url, None).await.err().unwrap();
+    let error = upgrade(&client(), &url, None, &[]).await.err().unwrap();
     assert!(error.to_lowercase().contains("refused"), "{error}");
     assert!(!error.contains("s3cret"), "{error}");
 }
@@ -129,7 +137,10 @@ async fn a_refused_connection_says_why() {
 #[tokio::test]
 async fn a_token_that_fits_no_header_is_not_shown() {
     let url: Url = "http://127.0.0.1:1/ws".parse().unwrap();
-    let error = client().dial(&url, Some("s3\ncret")).await.err().unwrap();
+    let error = upgrade(&client(), &url, Some("s3\ncret"), &[])
+        .await
+        .err()
+        .unwrap();
     assert!(
         error.contains("API key") && !error.contains("cret"),
         "{error}"
@@ -140,6 +151,6 @@ async fn a_token_that_fits_no_header_is_not_shown() {
 async fn a_server_that_never_answers_is_left_by_the_callers_deadline() {
     let url = answering("").await;
     let client = client();
-    let dialled = timeout(Duration::from_millis(50), client.dial(&url, None)).await;
+    let dialled = timeout(Duration::from_millis(50), upgrade(&client, &url, None, &[])).await;
     assert!(dialled.is_err());
 }
