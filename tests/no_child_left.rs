@@ -83,7 +83,7 @@ async fn thirty_two_tasks_and_their_children_are_gone_after_shutdown() {
             .register(about, launch(script, terminal), Plan::default())
             .unwrap();
         task.session().detach(Keep::Unread).await.unwrap();
-        groups.push(task.session().group().id());
+        groups.push(task.session().group().unwrap().id());
     }
     assert!(open_descriptors().unwrap() > before);
     let files = || std::fs::read_dir(dir.path()).unwrap().count();

@@ -88,9 +88,9 @@ impl Trial {
             binary: "/opt/letta".into(),
         });
         let skills = Skills::new(home.clone(), None);
-        let tools = command_tools().into_iter();
-        let tools = tools.chain(file_tools(skills.clone(), &memory));
         let net = Net::new(&NetSettings::default())?;
+        let tools = command_tools(net.upgrade()).into_iter();
+        let tools = tools.chain(file_tools(skills.clone(), &memory));
         let api = ClientSettings::new(BaseUrl::parse(server)?);
         let variables = std::env::vars_os().collect();
         let base = BaseEnvironment::new(variables, Path::new("/opt/letta"), None, None);

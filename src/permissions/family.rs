@@ -137,7 +137,8 @@ pub(super) fn is_patch_tool(name: &str) -> bool {
 }
 
 impl<'a> Request<'a> {
-    /// The kind that rules and defaults use: a `Monitor` with a command is a shell.
+    /// The kind that rules and defaults use: a `Monitor` with a command is a
+    /// shell, one with a WebSocket its own kind.
     pub fn family(&self) -> Family {
         if self.is_monitor_command() {
             Family::Bash
@@ -146,9 +147,15 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// `Monitor` with a `command` text.
+    /// `Monitor` with a `command` text. Beside an empty one it opens its `ws`,
+    /// which no rule for commands speaks of; the published program judges an
+    /// empty command then.
     pub(super) fn is_monitor_command(&self) -> bool {
-        self.tool == "Monitor" && self.text("command").is_some()
+        let socket = || self.args.get("ws").is_some_and(|ws| !ws.is_null());
+        self.tool == "Monitor"
+            && self
+                .text("command")
+                .is_some_and(|command| !command.is_empty() || !socket())
     }
 
     /// A string argument.

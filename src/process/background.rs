@@ -1,8 +1,9 @@
-//! The one owner of all children: starts them, knows them by id, tells their
-//! conversation when they end, and leaves none behind (04 §6.4–§6.6).
+//! The one owner of all children and of the WebSockets that are watched: starts
+//! them, knows them by id, tells their conversation when they end, and leaves
+//! none behind (04 §6.4–§6.6).
 //!
 //! Invariant: after [`Processes::shutdown`] no process, task or descriptor of
-//! a child is left.
+//! them is left.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -24,14 +25,14 @@ use super::monitor::{self, Heard};
 use super::notification;
 use super::output_file::OutputFile;
 use super::sandbox::{self, Confinement, NoSandbox};
-use super::session::{self, Ending, Plan, Session};
+use super::session::{self, Ending, Plan, Session, Subscription};
 use super::shell::Shells;
 use super::spawn::{self, Launch, SpawnError, Spawned};
 use super::task::{About, Kind, Task};
 use crate::events::{ConversationHandle, Injected};
 use crate::protocol::Scope;
 
-/// Commands that may run at once.
+/// Commands and watched WebSockets that may run at once.
 pub const MAX_RUNNING: usize = 32;
 
 /// How long a finished command stays known.
@@ -59,7 +60,7 @@ pub enum StartError {
     Spawn(#[from] SpawnError),
 }
 
-/// All children of this process. Cheap to clone.
+/// All children of this process, and what it watches. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Processes(Arc<Inner>, Option<Arc<Confinement>>);
 
@@ -251,16 +252,51 @@ impl Processes {
     }
 
     /// Starts a command that the registry knows, with a transcript.
+    ///
+    /// # Errors
+    /// See [`StartError`].
     pub fn register(
         &self,
         about: About,
         launch: Launch,
         mut plan: Plan,
     ) -> Result<Arc<Task>, StartError> {
+        let (permit, id, log) = self.reserve(about.kind, &mut plan)?;
+        let session = self.launch(launch, plan, Some(permit))?;
+        Ok(self.enter(Task::new(id, about, session, log)))
+    }
+
+    /// Watches a WebSocket that the registry knows, with a transcript. It opens
+    /// when the session is detached.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn watch(
+        &self,
+        about: About,
+        subscription: Subscription,
+        mut plan: Plan,
+    ) -> Result<Arc<Task>, StartError> {
+        if self.0.shutdown.is_cancelled() {
+            return Err(StartError::GoingDown);
+        }
+        let (permit, id, log) = self.reserve(about.kind, &mut plan)?;
+        let shutdown = self.0.shutdown.clone();
+        let (session, work) = session::subscribe(subscription, plan, permit, shutdown);
+        self.0.tracker.spawn(work);
+        Ok(self.enter(Task::new(id, about, session, log)))
+    }
+
+    /// A place in the registry: an id, and a transcript for `plan`.
+    fn reserve(
+        &self,
+        kind: Kind,
+        plan: &mut Plan,
+    ) -> Result<(OwnedSemaphorePermit, String, PathBuf), StartError> {
         let permit = Arc::clone(&self.0.permits)
             .try_acquire_owned()
             .map_err(|_| StartError::Full)?;
-        let (id, file) = match about.kind {
+        let (id, file) = match kind {
             Kind::Bash => {
                 let id = format!("bash_{}", next(&mut self.table().bash));
                 (id.clone(), format!("{id}.log"))
@@ -275,14 +311,17 @@ impl Processes {
             }
         };
         let log = self.0.scratch.join(file);
-        plan.log = Some(match about.kind {
+        plan.log = Some(match kind {
             Kind::Monitor { .. } => OutputFile::of_monitor(log.clone()),
             Kind::Bash | Kind::Exec => OutputFile::new(log.clone()),
         });
-        let session = self.launch(launch, plan, Some(permit))?;
-        let task = Arc::new(Task::new(id, about, session, log));
+        Ok((permit, id, log))
+    }
+
+    fn enter(&self, task: Task) -> Arc<Task> {
+        let task = Arc::new(task);
         self.table().tasks.push(Arc::clone(&task));
-        Ok(task)
+        task
     }
 
     /// The command `id` of `scope`; sessions of `exec_command` also as `exec_<n>`.
@@ -437,9 +476,17 @@ async fn watch_over(
     let finished = task.session().finished().await;
     // Whoever reads just now sees the end and claims it.
     let turn = task.reader().acquire().await;
-    if task.is_monitor() && matches!(finished.ending, Ending::TimedOut(_)) {
-        tell_event("[Monitor timed out. Start it again if it is still needed.]");
-        task.claim_end();
+    match &finished.ending {
+        Ending::TimedOut(_) if task.is_monitor() => {
+            tell_event("[Monitor timed out. Start it again if it is still needed.]");
+            task.claim_end();
+        }
+        // Its last words are all there is to tell.
+        Ending::Closed { words, .. } => {
+            words.iter().for_each(|word| tell_event(word));
+            task.claim_end();
+        }
+        _ => {}
     }
     if task.claim_end() {
         tell(task.announcement(&finished).await);

@@ -1,6 +1,7 @@
 //! Children of this process: which shell runs a command, in which
 //! environment, how its output is cleaned, kept and bounded, how it is ended,
-//! and what becomes of it in the background (spec 04 §6).
+//! and what becomes of it in the background (spec 04 §6). A WebSocket that is
+//! watched is kept beside them, because it lives and ends in the same ways.
 //!
 //! [`Processes`] owns them all; a [`Session`] is a handle to one.
 
@@ -24,6 +25,6 @@ pub mod task;
 
 pub use background::{Processes, StartError};
 pub use environment::{BaseEnvironment, TurnFacts, Variables};
-pub use session::{Ending, Finished, Keep, Plan, Session, Stream};
+pub use session::{Ending, Finished, Keep, Plan, Session, Stream, Subscription};
 pub use spawn::{Launch, SpawnError, Spawned};
 pub use task::{About, Kind, Task};

@@ -1,8 +1,8 @@
-//! What a watched command's output comes to: events for its conversation,
-//! few enough to be read (04 §7.20).
+//! What a watched command prints or a watched WebSocket says comes to: events
+//! for its conversation, few enough to be read (04 §7.20).
 //!
 //! Lines that come close together are one event. Invariant: however much the
-//! command prints, memory holds at most one unfinished line of 1 MiB and one
+//! source says, memory holds at most one unfinished line of 1 MiB and one
 //! batch, and a conversation gets ten events at once, then one every two
 //! seconds; a source that stays above that for half a minute is stopped.
 
@@ -28,7 +28,8 @@ const REFILL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After this long without suppression, patience begins anew.
 const CALM: Duration = Duration::from_secs(6);
-/// Pieces of output that wait for [`follow`]; each has at most 16 KiB or so.
+/// Pieces of output that wait for [`follow`]; each has at most 16 KiB or so. A
+/// WebSocket's have up to 1 MiB, and it lets one be taken before it reads the next.
 const WAITING: usize = 64;
 
 const CUT: &str = "...(truncated)";
@@ -50,7 +51,8 @@ pub fn listener() -> (Live, Heard) {
     (live, Heard { pieces, lost })
 }
 
-/// Standard output of a command, as a [`listener`] hears it.
+/// Standard output of a command, or the messages of a WebSocket, as a
+/// [`listener`] hears them.
 #[derive(Debug)]
 pub struct Heard {
     pieces: mpsc::Receiver<String>,

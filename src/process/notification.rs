@@ -85,12 +85,12 @@ pub fn escape(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-/// `completed` for a command that ended by itself with 0, else `failed`.
+/// `completed` for a command that ended by itself with 0 and a WebSocket that
+/// was closed with 1000, else `failed`.
 pub fn status(ending: &Ending) -> &'static str {
-    if *ending == Ending::Exited(0) {
-        "completed"
-    } else {
-        "failed"
+    match ending {
+        Ending::Exited(0) | Ending::Closed { code: 1000, .. } => "completed",
+        _ => "failed",
     }
 }
 
@@ -103,6 +103,7 @@ pub fn detail(ending: &Ending) -> String {
         Ending::Aborted => "Error: The operation was aborted".to_owned(),
         Ending::LogFailed => "Output file write failed; output may be incomplete".to_owned(),
         Ending::Lost(error) => format!("Error: {error}"),
+        Ending::Closed { words, .. } => words.join("\n"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One running child, as others see it.
+//! One running child, or one WebSocket under watch, as others see it.
 //!
 //! A task of its own (`owner`) reads the child's output, cleans it (UTF-8, escape sequences,
 //! secrets), keeps what later readers need, and ends the child on timeout,
@@ -8,14 +8,21 @@
 //! A command is complete when its process has exited and both streams ended,
 //! or one second after the exit: what a left-over grandchild prints later is
 //! read and thrown away (04 §6.3). Dropping every [`Session`] stops the child.
+//!
+//! A WebSocket has a task of its own too (`socket`). It is no process: it is
+//! stopped, awaited and kept in a transcript like one, and has neither a group
+//! nor anything to type into or to take.
 
 use std::io;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::owner::Owner;
+pub use self::socket::Subscription;
+use self::socket::Watcher;
 use super::capture::{Capture, SpillPlace};
 use super::group::Group;
 use super::output_file::OutputFile;
@@ -24,6 +31,7 @@ use super::scrub::Redactions;
 use super::spawn::{Output, Spawned};
 
 mod owner;
+mod socket;
 
 /// Which stream a piece of output came from; a terminal has only the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +71,14 @@ pub enum Ending {
     LogFailed,
     /// The system lost it.
     Lost(String),
+    /// The WebSocket closed.
+    Closed {
+        /// The code in the peer's close frame; 1005 for one without, 1006 for
+        /// an end without a frame, ours included.
+        code: u16,
+        /// What there is to tell of it.
+        words: Vec<String>,
+    },
 }
 
 /// How and when a command ended.
@@ -114,13 +130,13 @@ enum Request {
 pub struct Session {
     requests: mpsc::UnboundedSender<Request>,
     state: watch::Receiver<Option<Finished>>,
-    group: Group,
+    group: Option<Group>,
     terminal: bool,
 }
 
 impl Session {
-    /// The group of its processes.
-    pub fn group(&self) -> Group {
+    /// The group of its processes; a WebSocket has none.
+    pub fn group(&self) -> Option<Group> {
         self.group
     }
 
@@ -177,13 +193,13 @@ impl Session {
         let _ = self.requests.send(Request::Interrupt);
     }
 
-    /// SIGTERM to the group, SIGKILL two seconds later.
+    /// SIGTERM to the group, SIGKILL two seconds later; a WebSocket is closed.
     pub fn stop(&self) {
         let _ = self.requests.send(Request::Stop);
     }
 
     /// Lets it run on in the background: the transcript goes to disk, and of
-    /// the rest goes on what `keep` says.
+    /// the rest goes on what `keep` says. A WebSocket is opened by this.
     ///
     /// # Errors
     /// The transcript cannot be written.
@@ -207,16 +223,35 @@ pub(super) fn open(
     plan: Plan,
     permit: Option<OwnedSemaphorePermit>,
     shutdown: CancellationToken,
-) -> (Session, impl Future<Output = ()> + Send + 'static) {
+) -> (Session, BoxFuture<'static, ()>) {
     let (requests, inbox) = mpsc::unbounded_channel();
     let (state, ended) = watch::channel(None);
     let session = Session {
         requests,
         state: ended,
-        group: spawned.group,
+        group: Some(spawned.group),
         terminal: matches!(spawned.output, Output::Terminal(_)),
     };
     let owner = Owner::new(spawned, plan, permit, shutdown, inbox, state);
     // Boxed: a session's buffers and timers are no part of whoever spawns it.
     (session, Box::pin(owner.run()))
+}
+
+/// The same for a WebSocket.
+pub(super) fn subscribe(
+    subscription: Subscription,
+    plan: Plan,
+    permit: OwnedSemaphorePermit,
+    shutdown: CancellationToken,
+) -> (Session, BoxFuture<'static, ()>) {
+    let (requests, inbox) = mpsc::unbounded_channel();
+    let (state, ended) = watch::channel(None);
+    let session = Session {
+        requests,
+        state: ended,
+        group: None,
+        terminal: false,
+    };
+    let watcher = Watcher::new(subscription, plan, permit, shutdown, inbox, state);
+    (session, Box::pin(watcher.run()))
 }

@@ -1,4 +1,4 @@
-//! One command that the registry knows by its id, and how its end is told
+//! One command or watched WebSocket that the registry knows by its id, and how its end is told
 //! (04 §6.4–§6.6).
 
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub enum Kind {
 pub struct About {
     /// Its tool.
     pub kind: Kind,
-    /// The command text.
+    /// The command text; of a WebSocket, who it connects to.
     pub command: String,
     /// The model's label for it, if any.
     pub description: Option<String>,
@@ -84,7 +84,7 @@ impl Task {
         matches!(self.about.kind, Kind::Monitor { .. })
     }
 
-    /// Its process.
+    /// What runs.
     pub fn session(&self) -> &Session {
         &self.session
     }
@@ -162,7 +162,8 @@ impl Task {
             }),
             Kind::Monitor { persistent } => json!({
                 "process_id": self.id, "kind": "monitor", "description": self.label(),
-                "source": "command", "started_at_ms": started_at, "status": self.status(),
+                "source": if self.session.group().is_some() { "command" } else { "websocket" },
+                "started_at_ms": started_at, "status": self.status(),
                 "persistent": persistent,
             }),
         }

@@ -78,13 +78,14 @@ use crate::memory::Memory;
 use crate::skills::Skills;
 use crate::subagents::Kinds;
 
-/// The tools that run commands and subagents.
-pub fn command_tools() -> Vec<Arc<dyn Tool>> {
+/// The tools that run commands and subagents, or watch a WebSocket, which is
+/// opened by way of `upgrade`.
+pub fn command_tools(upgrade: &reqwest::Client) -> Vec<Arc<dyn Tool>> {
     let mut tools: Vec<Arc<dyn Tool>> = vec![
         Arc::new(bash::Bash::default()),
         Arc::new(exec_command::ExecCommand),
         Arc::new(write_stdin::WriteStdin),
-        Arc::new(monitor::Monitor),
+        Arc::new(monitor::Monitor::new(upgrade)),
         Arc::new(agent::Agent::new(&Kinds::built_in(), 0)),
         Arc::new(task_stop::TaskStop::by_task_id()),
         Arc::new(task_stop::TaskStop::by_shell_id()),

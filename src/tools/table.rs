@@ -22,7 +22,7 @@ use crate::state::Home;
 fn tools(home: &Path) -> Vec<Arc<dyn Tool>> {
     let home = Home::at(home);
     let skills = Skills::new(home.clone(), None);
-    command_tools()
+    command_tools(crate::api::tests::net().upgrade())
         .into_iter()
         .chain(file_tools(skills, &crate::memory::trial(&home)))
         // Nothing in these tables gets as far as a request.

@@ -105,7 +105,7 @@ impl Assembly {
             config.memory_directory.clone(),
         );
         let toolbox = Toolbox::new(
-            command_tools()
+            command_tools(net.upgrade())
                 .into_iter()
                 .chain(file_tools(skills.clone(), &memory))
                 .chain(plan_tools(&remote, &home.plans()))

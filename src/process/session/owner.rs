@@ -402,7 +402,7 @@ impl Owner {
             Ending::Signalled => "\n[terminated by signal]\n".to_owned(),
             Ending::TimedOut(timeout) => format!("\n[timeout after {}ms]\n", timeout.as_millis()),
             Ending::Aborted => "\n[error] The operation was aborted\n".to_owned(),
-            Ending::LogFailed => return ending,
+            Ending::LogFailed | Ending::Closed { .. } => return ending,
             Ending::Lost(error) => format!("\n[error] {error}\n"),
         };
         match log.close_with(&line).await {
@@ -412,7 +412,7 @@ impl Owner {
     }
 }
 
-async fn at(moment: Option<Instant>) {
+pub(super) async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => pending().await,

@@ -356,7 +356,7 @@ async fn the_thirty_third_command_is_refused_and_shutdown_leaves_nothing() {
         assert_eq!(outcome.status, Status::Success);
     }
     for task in bench.context.processes.in_background(&bench.context.scope) {
-        groups.push(task.session().group());
+        groups.push(task.session().group().unwrap());
     }
     let refused = bash(&bench, json!({"command": "true"})).await;
     assert_eq!(

@@ -149,8 +149,8 @@ async fn stopping_a_terminal_ends_the_jobs_of_its_shell() {
     let group = std::fs::read_to_string(format!("/proc/{job}/stat")).unwrap();
     assert!(!group.contains(&format!(
         " {} {} ",
-        task.session().group().id(),
-        task.session().group().id()
+        task.session().group().unwrap().id(),
+        task.session().group().unwrap().id()
     )));
     bench.context.processes.shutdown().await;
     let state = std::fs::read_to_string(format!("/proc/{job}/stat")).unwrap_or_default();
