@@ -4,9 +4,14 @@
 
 use std::path::Path;
 
+use futures_util::{SinkExt, StreamExt};
+use letta::api::{Net, NetSettings};
 use letta::process::pty::WindowSize;
-use letta::process::{About, BaseEnvironment, Keep, Kind, Launch, Plan, Processes};
+use letta::process::{About, BaseEnvironment, Keep, Kind, Launch, Plan, Processes, Subscription};
 use letta::protocol::Scope;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
 
 fn open_descriptors() -> std::io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count())
@@ -61,11 +66,14 @@ async fn thirty_two_tasks_and_their_children_are_gone_after_shutdown() {
         .unwrap();
     first.finished().await;
     drop(first);
+    let net = Net::new(&NetSettings::default()).unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", server.local_addr().unwrap());
     let before = open_descriptors().unwrap();
     let threads_before = threads().unwrap();
 
     let mut groups = Vec::new();
-    for number in 0..32 {
+    for number in 0..28 {
         let about = About {
             kind: Kind::Exec,
             command: "test".into(),
@@ -85,10 +93,41 @@ async fn thirty_two_tasks_and_their_children_are_gone_after_shutdown() {
         task.session().detach(Keep::Unread).await.unwrap();
         groups.push(task.session().group().unwrap().id());
     }
+    // The others are watched WebSockets: half of them are open, the others wait for
+    // the answer to their upgrade.
+    let mut peers = Vec::new();
+    for number in 0..4 {
+        let about = About {
+            kind: Kind::Monitor { persistent: true },
+            command: String::new(),
+            description: Some("test".into()),
+            scope: scope.clone(),
+        };
+        let url = url.parse().unwrap();
+        let subscription = Subscription::new(net.upgrade().clone(), url, Vec::new());
+        let task = processes.watch(about, subscription, Plan::default());
+        let task = task.unwrap();
+        task.session().detach(Keep::Listener).await.unwrap();
+        assert_eq!(task.session().group(), None);
+        let (mut peer, _) = server.accept().await.unwrap();
+        if number % 2 == 0 {
+            let mut peer = tokio_tungstenite::accept_async(peer).await.unwrap();
+            peer.send(Message::Ping("".into())).await.unwrap();
+            assert!(peer.next().await.unwrap().unwrap().is_pong());
+            peers.push(peer.into_inner());
+        } else {
+            peer.read_u8().await.unwrap();
+            peers.push(peer);
+        }
+    }
     assert!(open_descriptors().unwrap() > before);
     let files = || std::fs::read_dir(dir.path()).unwrap().count();
     assert_eq!(files(), 1, "the transcripts are in one directory");
     processes.shutdown().await;
+    for mut peer in peers {
+        let mut rest = Vec::new();
+        peer.read_to_end(&mut rest).await.unwrap();
+    }
     assert_eq!(files(), 0, "and gone with it");
     assert_eq!(threads().unwrap(), threads_before);
     for group in groups {

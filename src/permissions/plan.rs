@@ -188,6 +188,11 @@ mod tests {
             ("memory", json!({})),
             ("write_stdin", json!({"chars": "x"})),
             ("WebFetch", json!({"url": "https://a.b"})),
+            ("Monitor", json!({"ws": {"url": "wss://a.b"}})),
+            (
+                "Monitor",
+                json!({"command": "", "ws": {"url": "wss://a.b"}}),
+            ),
         ] {
             let found = verdict(tool, &args, &LexicalDisk);
             assert_eq!(found.verdict, Verdict::Deny, "{tool} {args}");

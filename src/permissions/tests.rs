@@ -400,6 +400,42 @@ proptest! {
     }
 }
 
+#[test]
+fn no_rule_for_commands_opens_a_websocket() {
+    let rules = Rules::merge(&[json!({"permissions": {"allow": [
+        "Bash", "Bash(:*)", "Bash(ls:*)", "Monitor(ws:*)"], "ask": ["Bash(x:*)"]}})]);
+    for args in [
+        json!({"ws": {"url": "wss://a.b"}}),
+        json!({"command": "", "ws": {"url": "wss://a.b"}}),
+        json!({"command": null, "ws": {"url": "wss://a.b"}}),
+    ] {
+        let args = args.as_object().unwrap();
+        let under = |mode, rules| decide_call("Monitor", args, mode, rules).verdict;
+        for (mode, expected) in [
+            (PermissionMode::Standard, Verdict::Ask),
+            (PermissionMode::AcceptEdits, Verdict::Ask),
+            (PermissionMode::Strict, Verdict::Ask),
+            (PermissionMode::Plan, Verdict::Deny),
+            (PermissionMode::Unrestricted, Verdict::Allow),
+        ] {
+            assert_eq!(under(mode, &rules), expected, "{mode} {args:?}");
+        }
+        let own = Rules::merge(&[json!({"permissions": {"allow": ["Monitor"]}})]);
+        assert_eq!(under(PermissionMode::Standard, &own), Verdict::Allow);
+        let denied = deny(&["Monitor"]);
+        assert_eq!(under(PermissionMode::Unrestricted, &denied), Verdict::Deny);
+    }
+    // With both the tool refuses; until then it is the command that is judged.
+    let both = json!({"command": "rm x", "ws": {"url": "wss://a.b"}});
+    let found = decide_call(
+        "Monitor",
+        both.as_object().unwrap(),
+        PermissionMode::Unrestricted,
+        &deny(&["Bash(rm:*)"]),
+    );
+    assert_eq!(found.verdict, Verdict::Deny);
+}
+
 /// Every example of `docs/permissions.md` says what really happens.
 #[test]
 fn the_examples_of_the_documentation_are_true() {

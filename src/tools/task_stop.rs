@@ -68,8 +68,8 @@ impl Tool for TaskStop {
 
     fn description(&self) -> &str {
         "Ends something that runs in the background of this conversation, by its ID: a command (`bash_3`), a command \
-         session (`2`, or `exec_2`) or a subagent (`task_4`). A subagent is aborted, and its notification says so. A command and all it started get SIGTERM, and SIGKILL two seconds later if they are \
-         still there. A command that you stop sends no notification."
+         session (`2`, or `exec_2`), a monitor (`monitor_…`) or a subagent (`task_4`). A subagent is aborted, and its notification says so. A command and all it started get SIGTERM, and SIGKILL two seconds later if they are \
+         still there; a WebSocket is closed. What you stop this way, but for a subagent, sends no notification."
     }
 
     fn parameters(&self) -> &Value {

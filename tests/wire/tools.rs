@@ -4,8 +4,13 @@
 use std::fs;
 use std::process::Command;
 
+use futures_util::SinkExt;
 use local_cloud::{Decision, Frame, Scope};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_tungstenite::accept_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::harness::{Lab, SOON, bash, call, scope};
 
@@ -210,6 +215,55 @@ async fn s04_7_20_a_monitor_tells_its_lines_and_a_person_stops_it() {
         (&answer["success"], &answer["stopped"]),
         (&json!(true), &json!(false))
     );
+}
+
+#[tokio::test]
+async fn s04_7_20_a_websocket_is_asked_about_and_its_messages_wake_the_agent() {
+    let lab = Lab::start().await;
+    lab.mode(&scope(), "standard").await;
+    let mark = lab.cloud.mark();
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/feed?token=s3cret", server.local_addr().unwrap());
+    let arguments = json!({"ws": {"url": url}, "description": "Feed", "persistent": true});
+    let script = format!("{}\nSAY watching", call("Monitor", &arguments));
+    let mut asked = Vec::new();
+    let decide = |request: &Value| {
+        asked.push(request["request"].clone());
+        Decision::Allow
+    };
+    let runtime = scope();
+    let turn = lab.cloud.turn_deciding(&runtime, &script, decide);
+    let opened = async {
+        let (stream, _) = server.accept().await.unwrap();
+        let mut peer = accept_async(stream).await.unwrap();
+        peer.send(Message::text("<first>")).await.unwrap();
+        peer
+    };
+    let (turn, mut peer) = tokio::join!(turn, opened);
+    assert_eq!(turn.unwrap().text(), "watching");
+    assert_eq!(asked.len(), 1);
+    assert_eq!(
+        (&asked[0]["tool_name"], &asked[0]["input"]["ws"]["url"]),
+        (&json!("Monitor"), &json!(url))
+    );
+    let request = told(&lab, "<event>&lt;first&gt;</event>").await;
+    assert!(request.contains("Monitor event: \\\"Feed\\\""), "{request}");
+    let (status, started) = lab
+        .frame(mark, |frame| listed(frame, "monitor").is_some())
+        .await;
+    let process = &status["device_status"]["background_processes"][0];
+    assert_eq!(
+        (&process["source"], &process["persistent"]),
+        (&json!("websocket"), &json!(true))
+    );
+    let close = CloseFrame {
+        code: 1011.into(),
+        reason: "gone".into(),
+    };
+    peer.close(Some(close)).await.unwrap();
+    told(&lab, "<event>[WebSocket closed: 1011 gone]</event>").await;
+    let gone = |frame: &Frame| frame.value["device_status"]["background_processes"] == json!([]);
+    lab.frame(started, gone).await;
 }
 
 #[tokio::test]

@@ -295,16 +295,10 @@ async fn request_of(stream: &mut TcpStream) -> (String, String) {
     while !request.ends_with("\r\n\r\n") {
         request.push(stream.read_u8().await.unwrap().into());
     }
-    let key = request
-        .lines()
-        .find_map(|line| {
-            line.to_lowercase()
-                .starts_with("sec-websocket-key")
-                .then_some(line)
-        })
-        .and_then(|line| line.split_once(": "))
-        .unwrap();
-    (key.1.to_owned(), request.clone())
+    let mut lines = request.lines();
+    let key = lines.find(|line| line.to_lowercase().starts_with("sec-websocket-key: "));
+    let (_, key) = key.unwrap().split_once(": ").unwrap();
+    (key.to_owned(), request.clone())
 }
 
 #[tokio::test]
