@@ -1,7 +1,7 @@
 //! The HTTP clients of the process, built once from one TLS configuration and
 //! one set of proxies (00 §5).
 //!
-//! Invariant: every outgoing connection (API, login, relay upgrade) comes from
+//! Invariant: every outgoing connection (API, login, relay, watched WebSockets) comes from
 //! a [`Net`], so proxies and private CAs work everywhere or nowhere.
 
 use std::ffi::OsString;

@@ -21,11 +21,12 @@ use super::capture::Cut;
 use super::environment::BaseEnvironment;
 use super::excerpt::KEPT_CHARS;
 use super::group::Groups;
-use super::monitor::{self, Heard};
+use super::monitor::Heard;
+use super::news;
 use super::notification;
 use super::output_file::OutputFile;
 use super::sandbox::{self, Confinement, NoSandbox};
-use super::session::{self, Ending, Plan, Session, Subscription};
+use super::session::{self, Plan, Session, Subscription};
 use super::shell::Shells;
 use super::spawn::{self, Launch, SpawnError, Spawned};
 use super::task::{About, Kind, Task};
@@ -422,9 +423,12 @@ impl Processes {
         let all = self.clone();
         self.0.tracker.spawn(async move {
             let shutdown = all.0.shutdown.clone();
-            let watch = watch_over(&task, heard, conversation, acting_user);
+            let told = async {
+                news::tell(&task, heard, conversation, acting_user).await;
+                tokio::time::sleep(RETENTION).await;
+            };
             // A notification after the end of the process has no reader.
-            shutdown.run_until_cancelled(watch).await;
+            shutdown.run_until_cancelled(told).await;
             all.remove(&task);
         });
     }
@@ -447,53 +451,6 @@ impl Processes {
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn watch_over(
-    task: &Task,
-    heard: Option<Heard>,
-    conversation: ConversationHandle,
-    acting_user_id: Option<String>,
-) {
-    let tell = |text| {
-        conversation.inject(Injected::TaskNotification {
-            text,
-            acting_user_id: acting_user_id.clone(),
-        });
-    };
-    let tell_event = |event: &str| {
-        // Whoever stopped it does not want to hear more of it.
-        if !task.end_is_told() {
-            tell(notification::monitor_event(task.id(), task.label(), event));
-        }
-    };
-    if let Some(heard) = heard
-        && !monitor::follow(heard, |event| tell_event(&event)).await
-    {
-        task.claim_end();
-        task.session().stop();
-    }
-    let finished = task.session().finished().await;
-    // Whoever reads just now sees the end and claims it.
-    let turn = task.reader().acquire().await;
-    match &finished.ending {
-        Ending::TimedOut(_) if task.is_monitor() => {
-            tell_event("[Monitor timed out. Start it again if it is still needed.]");
-            task.claim_end();
-        }
-        // Its last words are all there is to tell.
-        Ending::Closed { words, .. } => {
-            words.iter().for_each(|word| tell_event(word));
-            task.claim_end();
-        }
-        _ => {}
-    }
-    if task.claim_end() {
-        tell(task.announcement(&finished).await);
-    }
-    drop(turn);
-    conversation.inject(Injected::BackgroundChanged);
-    tokio::time::sleep(RETENTION).await;
 }
 
 fn next(counter: &mut u64) -> u64 {

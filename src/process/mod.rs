@@ -13,6 +13,7 @@ pub mod environment;
 pub mod excerpt;
 pub mod group;
 pub mod monitor;
+mod news;
 pub mod notification;
 pub mod output_file;
 pub mod pty;

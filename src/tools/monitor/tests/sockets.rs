@@ -367,6 +367,28 @@ async fn a_server_that_never_answers_is_left_at_the_timeout() {
 }
 
 #[tokio::test]
+async fn a_handshake_takes_half_a_minute_at_most() {
+    let mut bench = Bench::new();
+    let (asked, mut heard) = tokio::sync::mpsc::channel(1);
+    let (url, server) = served(async move |mut stream| {
+        asked.send(stream.read_u8().await.unwrap()).await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+    })
+    .await;
+    watched(&bench, &url, json!({"persistent": true})).await;
+    assert_eq!(heard.recv().await, Some(b'G'));
+    tokio::time::pause();
+    assert_eq!(
+        event(&mut bench).await,
+        "[WebSocket error: the server did not finish the handshake within 30 s]"
+    );
+    assert_eq!(event(&mut bench).await, "[WebSocket closed: 1006]");
+    over(&mut bench).await;
+    server.await.unwrap();
+}
+
+#[tokio::test]
 async fn it_is_listed_and_a_person_or_the_model_stops_it() {
     for by_person in [true, false] {
         let mut bench = Bench::new();
