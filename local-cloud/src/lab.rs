@@ -60,23 +60,20 @@ pub(crate) fn dispatch(cloud: &Arc<Cloud>, request: &Recorded) -> Response {
         ("POST", "/lab/drop") => return each(cloud, Device::drop_tcp),
         ("POST", "/lab/freeze") => return each(cloud, Device::freeze),
         ("GET", "/lab/frames") => {
-            let frames: Vec<Value> = cloud
-                .devices
-                .frames
-                .since(since)
+            let (frames, next) = cloud.devices.frames.page(since);
+            let frames: Vec<Value> = frames
                 .iter()
                 .map(|f| json!({"link": f.link, "channel": format!("{:?}", f.channel), "frame": f.value}))
                 .collect();
-            return reply::ok(&json!({"frames": frames, "next": cloud.devices.frames.end().0}));
+            return reply::ok(&json!({"frames": frames, "next": next.0}));
         }
         ("GET", "/lab/requests") => {
-            let requests: Vec<Value> = cloud
-                .requests
-                .since(since)
+            let (requests, next) = cloud.requests.page(since);
+            let requests: Vec<Value> = requests
                 .iter()
                 .map(|r| json!({"request": r.line(), "body": r.json()}))
                 .collect();
-            return reply::ok(&json!({"requests": requests, "next": cloud.requests.end().0}));
+            return reply::ok(&json!({"requests": requests, "next": next.0}));
         }
         _ => return reply::detail(404, "Not Found"),
     }

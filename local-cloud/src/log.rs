@@ -125,12 +125,15 @@ impl<T: Clone> Log<T> {
 
     /// Every kept entry from `from` on.
     pub(crate) fn since(&self, from: Cursor) -> Vec<T> {
+        self.page(from).0
+    }
+
+    /// The same, with the position behind the last of them.
+    pub(crate) fn page(&self, from: Cursor) -> (Vec<T>, Cursor) {
         let ring = lock(&self.ring);
         let start = ring.index(from.0).min(ring.items.len());
-        ring.items
-            .range(start..)
-            .map(|(item, _)| item.clone())
-            .collect()
+        let items = ring.items.range(start..).map(|(item, _)| item.clone());
+        (items.collect(), Cursor(ring.end()))
     }
 
     /// The last `count` entries, oldest first.
@@ -207,6 +210,24 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(1);
         let (at, ()) = log.find(mark, deadline, |_| Some(())).await.unwrap();
         assert_eq!(at, Cursor(2));
+    }
+
+    #[test]
+    fn who_reads_page_by_page_misses_nothing_that_comes_between() {
+        const ENTRIES: u32 = 20_000;
+        let log = Arc::new(Log::new(usize::MAX));
+        let writer = {
+            let log = log.clone();
+            std::thread::spawn(move || (0..ENTRIES).for_each(|n| log.push(n, 1)))
+        };
+        let (mut seen, mut at) = (Vec::new(), Cursor::START);
+        while seen.last() != Some(&(ENTRIES - 1)) {
+            let (page, next) = log.page(at);
+            seen.extend(page);
+            at = next;
+        }
+        writer.join().unwrap();
+        assert_eq!(seen, (0..ENTRIES).collect::<Vec<_>>());
     }
 
     #[test]
