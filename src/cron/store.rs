@@ -7,6 +7,7 @@
 //! Where each task stands in the file that was written last is remembered, so that
 //! a change of a few tasks reads and serialises these alone.
 
+mod carrier;
 mod document;
 mod draft;
 mod layout;
@@ -24,13 +25,17 @@ pub(super) use self::layout::Place;
 use self::layout::{Layout, read_task};
 use super::task::Task;
 use crate::state::Home;
-use crate::state::atomic::{self, Access, Lasting, READ_LIMIT};
+use crate::state::atomic::{self, Access, READ_LIMIT};
 use crate::state::directory_lock::{DirectoryLock, DirectoryLockError};
 use crate::state::json_file::{self, JsonFileError};
+use crate::state::spare;
 
 /// A file that another program wrote less than this ago may be written again
 /// without its times telling; see [`Stamp`].
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// How often a file that changes under the reader is read.
+const READ_TRIES: usize = 3;
 
 /// Where the schedules of one home lie. Cheap to clone; clones share what they
 /// know of the file.
@@ -119,15 +124,29 @@ impl Store {
     }
 
     fn look(&self, choice: Choice<'_>) -> Document {
-        let read = self.open().and_then(|mut content| content.load(choice));
-        match read {
-            Ok((_, document)) => document,
+        match self.read_whole(choice) {
+            Ok(document) => document,
             Err(source) => {
                 let error = self.unreadable(source);
                 tracing::warn!(%error, "The schedules cannot be read.");
                 Document::default()
             }
         }
+    }
+
+    /// Without the lock the file may be written over while it is read: by hand, or
+    /// after it was replaced long enough ago ([`spare`]).
+    fn read_whole(&self, choice: Choice<'_>) -> io::Result<Document> {
+        let mut last = None;
+        for _ in 0..READ_TRIES {
+            let mut content = self.open()?;
+            let (_, document) = content.load(choice)?;
+            if content.is_unchanged() {
+                return Ok(document);
+            }
+            last = Some(document);
+        }
+        Ok(last.unwrap_or_default())
     }
 
     /// Tells whether the file is still the one that was read; `None` without one.
@@ -203,7 +222,7 @@ impl Store {
             let _ = new.set_modified(now);
             Ok(())
         };
-        let written = atomic::replace_with(&self.file, Access::Private, Lasting::Name, fill)?;
+        let written = spare::replace(&self.file, Access::Private, draft.length(), fill)?;
         let Some(metadata) = written.and_then(|file| file.metadata().ok()) else {
             return Ok(self.stamp());
         };
@@ -292,6 +311,13 @@ impl Stamp {
 }
 
 impl Content {
+    /// Whether the open file is still as it was when it was opened, its name aside.
+    fn is_unchanged(&self) -> bool {
+        let now = self.file.as_ref().and_then(|file| file.metadata().ok());
+        let content = |stamp: Stamp| (stamp.size, stamp.modified);
+        now.map(|now| content(Stamp::of(&now))) == self.stamp.map(content)
+    }
+
     /// Reads the tasks of `choice`, by their numbers in the layout too. One that
     /// cannot be read is left out and stays in the file as it is.
     fn load(&mut self, choice: Choice<'_>) -> io::Result<(Vec<usize>, Document)> {

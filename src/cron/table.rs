@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use smol_str::SmolStr;
 
 use super::expression::Expression;
 use super::firing::minute_start;
@@ -32,7 +33,7 @@ pub struct Table {
 
 #[derive(Debug)]
 struct Row {
-    id: Box<str>,
+    id: SmolStr,
     active: bool,
     when: When,
     shift: SignedDuration,
@@ -107,10 +108,10 @@ impl Table {
             .filter_map(|(id, task)| Some((id.as_str(), task.as_ref()?)))
             .collect();
         rows.retain_mut(|row| {
-            if !touched.contains_key(&*row.id) {
+            if !touched.contains_key(row.id.as_str()) {
                 return true;
             }
-            let task = left.remove(&*row.id);
+            let task = left.remove(row.id.as_str());
             let new = task.and_then(|task| self.row(task, looked));
             new.map(|new| *row = new).is_some()
         });

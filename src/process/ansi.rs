@@ -31,7 +31,7 @@ pub struct AnsiStripper {
 impl AnsiStripper {
     /// The text of `chunk` without escape sequences.
     pub fn push(&mut self, chunk: String) -> String {
-        if self.state == State::Text && !chunk.contains(['\u{1b}', '\u{9b}']) {
+        if self.state == State::Text && !may_hold_sequence(&chunk) {
             return chunk;
         }
         let mut text = String::with_capacity(chunk.len());
@@ -69,6 +69,13 @@ impl AnsiStripper {
     }
 }
 
+/// Whether there is ESC or its one-character form CSI. Most output has neither, and
+/// all of it passes here.
+fn may_hold_sequence(text: &str) -> bool {
+    // In UTF-8 CSI is 0xc2 0x9b.
+    memchr::memchr2(0x1b, 0xc2, text.as_bytes()).is_some() && text.contains(['\u{1b}', '\u{9b}'])
+}
+
 /// The whole of `text` without escape sequences.
 pub fn strip(text: &str) -> String {
     AnsiStripper::default().push(text.to_owned())
@@ -89,6 +96,7 @@ mod tests {
         );
         assert_eq!(strip("\u{1b}(Bplain\u{1b}=\u{1b}7!"), "plain!");
         assert_eq!(strip("\u{9b}2Jé"), "é");
+        assert_eq!(strip("5 °C\u{9b}2J"), "5 °C");
     }
 
     #[test]

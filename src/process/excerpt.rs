@@ -51,14 +51,21 @@ impl Excerpt {
     }
 
     fn count_lines(&mut self, text: &str) {
-        for (at, line) in text.split('\n').enumerate() {
-            if at > 0 {
-                self.line_open = false;
-            }
-            if !self.line_open && !line.trim_end_matches('\r').is_empty() {
-                self.line_open = true;
-                self.lines += 1;
-            }
+        let bytes = text.as_bytes();
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', bytes) {
+            self.count_line(&bytes[start..end]);
+            self.line_open = false;
+            start = end + 1;
+        }
+        self.count_line(&bytes[start..]);
+    }
+
+    /// A piece of a line; an empty one counts as soon as it is not empty any more.
+    fn count_line(&mut self, piece: &[u8]) {
+        if !self.line_open && piece.iter().any(|byte| *byte != b'\r') {
+            self.line_open = true;
+            self.lines += 1;
         }
     }
 

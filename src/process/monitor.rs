@@ -28,9 +28,9 @@ const REFILL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After this long without suppression, patience begins anew.
 const CALM: Duration = Duration::from_secs(6);
-/// Pieces of output that wait for [`follow`]; each has at most 16 KiB or so. A
+/// Pieces of output that wait for [`follow`]; each has at most 64 KiB or so. A
 /// WebSocket's have up to 1 MiB, and it lets one be taken before it reads the next.
-const WAITING: usize = 64;
+const WAITING: usize = 16;
 
 const CUT: &str = "...(truncated)";
 

@@ -18,6 +18,10 @@ use super::environment::Variables;
 use super::group::{self, Group};
 use super::pty::{self, Master, WindowSize};
 
+/// Room for output that was not read yet: with more than the usual 64 KiB, a command
+/// that prints much waits for this process less often.
+const PIPE_BYTES: usize = 256 * 1024;
+
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -124,7 +128,10 @@ fn start(launch: &Launch, own_session: bool, stdin: Stdio) -> Result<Spawned, Sp
     group::prefer_to_kill(group);
     let output = match (master, child.stdout.take(), child.stderr.take()) {
         (Some(master), ..) => Output::Terminal(master),
-        (None, Some(stdout), Some(stderr)) => Output::Pipes(stdout, stderr),
+        (None, Some(stdout), Some(stderr)) => {
+            let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
+            Output::Pipes(stdout, stderr)
+        }
         _ => return Err(io::Error::other("the process has no pipes").into()),
     };
     Ok(Spawned {

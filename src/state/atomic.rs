@@ -24,6 +24,18 @@ pub enum Access {
     Inherited,
 }
 
+impl Access {
+    /// The mode of what replaces `old`.
+    pub(super) fn mode(self, old: Option<&fs::Metadata>) -> u32 {
+        match (old, self) {
+            (Some(old), Self::Inherited) => old.mode() & 0o7777,
+            (None, Self::Inherited) => 0o666,
+            (Some(old), Self::Private) => old.mode() & 0o600,
+            (None, Self::Private) => 0o600,
+        }
+    }
+}
+
 /// What is waited for, in rising order of cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lasting {
@@ -108,18 +120,10 @@ pub fn replace_with(
     fill: &mut dyn FnMut(&mut File) -> io::Result<()>,
 ) -> io::Result<Option<File>> {
     let target = link_target(path)?;
-    let dir = match target.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
+    let dir = directory(&target);
     create_private_dir(dir)?;
     let old = fs::metadata(&target).ok();
-    let mode = match (&old, access) {
-        (Some(old), Access::Inherited) => old.mode() & 0o7777,
-        (None, Access::Inherited) => 0o666,
-        (Some(old), Access::Private) => old.mode() & 0o600,
-        (None, Access::Private) => 0o600,
-    };
+    let mode = access.mode(old.as_ref());
     let mut temporary = tempfile::Builder::new()
         .prefix(".letta-")
         .suffix(".tmp")
@@ -147,8 +151,16 @@ pub fn replace_with(
     }
 }
 
+/// The directory of a file.
+pub(super) fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
 /// Makes a rename or removal in `dir` last.
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     match File::open(dir)?.sync_all() {
         // Some network file systems cannot sync a directory.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
@@ -158,7 +170,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Best effort: a server run as root must not take a user's file away, and a
 /// mode that cannot be set is no reason to fail.
-fn keep_owner_and_mode(file: &File, old: &fs::Metadata, mode: u32) {
+pub(super) fn keep_owner_and_mode(file: &File, old: &fs::Metadata, mode: u32) {
     if let Ok(new) = file.metadata()
         && (new.uid(), new.gid()) != (old.uid(), old.gid())
     {
@@ -177,7 +189,7 @@ fn fill_in_place(target: &Path, whole: &Path) -> io::Result<()> {
 }
 
 /// Follows symbolic links, a dangling last one too.
-fn link_target(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn link_target(path: &Path) -> io::Result<PathBuf> {
     let mut target = path.to_owned();
     for _ in 0..40 {
         match fs::read_link(&target) {

@@ -21,6 +21,7 @@ pub mod process_identity;
 pub mod remote_settings;
 pub mod settings;
 pub mod settings_files;
+pub mod spare;
 mod toolset_preference;
 
 pub use home::Home;

@@ -8,10 +8,10 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 
 use serde_json::{Value, json};
 
+use super::carrier::Carrier;
 use super::document::{Document, VERSION};
 use super::layout::{BETWEEN, Layout, Place};
 use crate::cron::task::Task;
@@ -146,10 +146,11 @@ impl Draft {
 
     /// Writes the content; `old` is the file of the layout it was made of.
     pub(super) fn write_to(&self, old: Option<&File>, new: &mut File) -> io::Result<()> {
+        let mut carrier = Carrier::default();
         for piece in &self.pieces {
             match (piece, old) {
                 (Piece::New(bytes), _) => new.write_all(bytes)?,
-                (Piece::Kept(range), Some(old)) => copy(old, range.clone(), new)?,
+                (Piece::Kept(range), Some(old)) => carrier.append(old, range.clone(), new)?,
                 // Nothing is kept of a file that is not there.
                 (Piece::Kept(_), None) => return Err(io::ErrorKind::NotFound.into()),
             }
@@ -161,30 +162,4 @@ impl Draft {
 /// The store refuses what is larger than a file it reads, long before 4 GiB.
 fn offset(at: u64) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
-}
-
-/// Appends a stretch of one file to another, in the kernel where it can.
-fn copy(old: &File, mut range: Range<u64>, new: &mut File) -> io::Result<()> {
-    while range.start < range.end {
-        let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        match rustix::fs::copy_file_range(old, Some(&mut range.start), &*new, None, left) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // Not on this file system: by way of this process.
-            Err(_) => return copy_by_hand(old, range, new),
-        }
-    }
-    Ok(())
-}
-
-fn copy_by_hand(old: &File, mut range: Range<u64>, new: &mut File) -> io::Result<()> {
-    let mut buffer = vec![0; 256 * 1024];
-    while range.start < range.end {
-        let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let part = &mut buffer[..left.min(256 * 1024)];
-        old.read_exact_at(part, range.start)?;
-        new.write_all(part)?;
-        range.start += part.len() as u64;
-    }
-    Ok(())
 }

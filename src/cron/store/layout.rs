@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 
 use super::document::VERSION;
 use crate::cron::task::{Status, Task};
@@ -24,10 +25,11 @@ pub(super) struct Layout {
     pub(super) places: Vec<Place>,
 }
 
-/// Where a task stands. Some 50 bytes each, so that thousands can be kept.
+/// Where a task stands. 40 bytes each, so that thousands can be kept; the ids lie in
+/// them, for all of them are compared with those that fire.
 #[derive(Clone, Debug)]
 pub(in crate::cron) struct Place {
-    pub(super) id: Box<str>,
+    pub(super) id: SmolStr,
     pub(super) start: u32,
     pub(super) length: u32,
     pub(super) over: bool,
@@ -109,7 +111,7 @@ impl Layout {
 }
 
 /// Id of a task, and whether it is over.
-fn head(raw: &str) -> (Box<str>, bool) {
+fn head(raw: &str) -> (SmolStr, bool) {
     let text = |raw: Option<&RawValue>| -> String {
         raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
             .unwrap_or_default()

@@ -31,8 +31,8 @@ const KILL_DELAY: Duration = Duration::from_secs(2);
 /// How long after the exit somebody else may hold the pipes open.
 const PIPE_GRACE: Duration = Duration::from_secs(1);
 
-/// Bytes read at once from each stream.
-const READ_BYTES: usize = 16 * 1024;
+/// Bytes read at once from standard output and from standard error.
+const READ_BYTES: [usize; 2] = [64 * 1024, 16 * 1024];
 
 /// Bytes that may wait to be typed into a terminal.
 const INPUT_LIMIT: usize = 1024 * 1024;
@@ -161,7 +161,7 @@ impl Owner {
 
     /// Runs until the command is complete and nobody asks any more.
     pub(super) async fn run(mut self) {
-        let mut buffers = [vec![0; READ_BYTES], vec![0; READ_BYTES]];
+        let mut buffers = READ_BYTES.map(|bytes| vec![0; bytes]);
         let mut handles_gone = false;
         let mut going_down = false;
         loop {
