@@ -24,6 +24,7 @@ use letta::protocol::Scope;
 use letta::state::Home;
 use letta::telemetry::metrics::Metrics;
 use rustix::fs::inotify;
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -36,18 +37,26 @@ const APART: Duration = Duration::from_millis(600);
 fn main() {
     let zones = Zones::of_process(Some("UTC"));
     let now: Timestamp = "2026-03-26T10:20:00Z".parse().expect("a time");
-    let tasks: Vec<Task> = (0..TASKS).map(|n| task(n, now, &zones)).collect();
+    // The same place from run to run: some file systems are slow for minutes to make
+    // new files where many were removed.
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cron-bench");
+    let store = Store::new(&Home::at(&dir));
+    let home = dir.join(".letta");
+    let file = home.join("crons.json");
+    fill(
+        &store,
+        &file,
+        (0..TASKS).map(|n| task(n, now, &zones)).collect(),
+    );
+    let tasks = store.read().tasks;
     judge(&tasks, now, &zones);
 
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::new(&Home::at(dir.path()));
-    let fill = &mut |document: &mut Document| {
-        document.tasks.clone_from(&tasks);
-        true
-    };
-    store.update(fill).expect("written");
-    let home = dir.path().join(".letta");
-    let file = home.join("crons.json");
+    // Tasks that fired before have a log each.
+    fs::create_dir_all(home.join("runs")).expect("a directory");
+    for task in &tasks {
+        let log = home.join(format!("runs/{}.jsonl", task.id()));
+        fs::write(log, "").expect("written");
+    }
     let size = fs::metadata(&file).expect("there").len();
     println!("the store: {TASKS} tasks in {size} bytes");
     ticks(&store, &home, now, &zones);
@@ -229,4 +238,25 @@ fn task(n: u32, now: Timestamp, zones: &Zones) -> Task {
         ..NewTask::default()
     };
     Task::new(new, now, zones)
+}
+
+/// The store of `tasks`, with ids that are the same in each run.
+fn fill(store: &Store, file: &Path, tasks: Vec<Task>) {
+    let change = &mut |document: &mut Document| {
+        document.tasks.clone_from(&tasks);
+        true
+    };
+    store.update(change).expect("written");
+    let text = fs::read_to_string(file).expect("read");
+    let mut content: Value = serde_json::from_str(&text).expect("JSON");
+    for (n, task) in content["tasks"]
+        .as_array_mut()
+        .expect("tasks")
+        .iter_mut()
+        .enumerate()
+    {
+        task["id"] = format!("{n:08x}").into();
+    }
+    let text = serde_json::to_string_pretty(&content).expect("JSON");
+    fs::write(file, text).expect("written");
 }

@@ -3,7 +3,7 @@
 //! Invariant: a log grows to 2 MB and is then cut to its last 2 000 lines; an id
 //! never leads out of the directory. All of it blocks.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -104,21 +104,33 @@ impl Store {
 }
 
 fn append(path: &Path, entry: &Map<String, Value>) -> io::Result<()> {
-    if let Some(dir) = path.parent() {
-        create_private_dir(dir)?;
-        // Best effort, as for the file: it may be another user's.
-        let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
-    }
-    let mut options = OpenOptions::new();
-    let mut file = options.append(true).create(true).mode(0o600).open(path)?;
     let mut line = serde_json::to_vec(entry)?;
     line.push(b'\n');
+    let mut file = match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => begin(path)?,
+        opened => opened?,
+    };
     file.write_all(&line)?;
-    let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
-    if file.metadata()?.len() > MAX_BYTES {
+    let meta = file.metadata()?;
+    if meta.permissions().mode() & 0o077 != 0 {
+        // Best effort: it may be another user's.
+        let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
+    }
+    if meta.len() > MAX_BYTES {
         shorten(path)?;
     }
     Ok(())
+}
+
+/// A new log.
+fn begin(path: &Path) -> io::Result<File> {
+    if let Some(dir) = path.parent() {
+        create_private_dir(dir)?;
+        // Best effort as well.
+        let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    }
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).open(path)
 }
 
 fn shorten(path: &Path) -> io::Result<()> {

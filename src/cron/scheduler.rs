@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::firing::{Fired, Outcome, Target, fire, minute_start, off_runtime};
 use super::lease::{Lease, LeaseError};
 use super::settle::{Settled, Wanted};
-use super::store::{Stamp, Store, StoreError};
+use super::store::{Ids, Stamp, Store, StoreError};
 use super::table::{Due, Table};
 use super::task::Status;
 use super::zone::Zones;
@@ -322,7 +322,7 @@ impl Watch<'_> {
     /// Starts fires; each takes its task as it is on disk now.
     async fn launch(&mut self, launch: Vec<(String, Timestamp)>, now: Timestamp) {
         let mut wanted: HashMap<String, Timestamp> = launch.into_iter().collect();
-        let ids: HashSet<String> = wanted.keys().cloned().collect();
+        let ids: Ids<String> = wanted.keys().cloned().collect();
         let tasks = off_runtime(&self.scheduler.store, move |store| {
             store.pick(&|place| ids.contains(place.id()))
         })

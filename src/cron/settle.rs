@@ -5,16 +5,14 @@
 //! paused, changed or deleted meanwhile is left as it is. Run logs and frames
 //! follow only what is on disk.
 
-use std::collections::{HashMap, HashSet};
-
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::expression::Expression;
 use super::firing::{Fired, Outcome, run_entry, scheduled_for};
 use super::lease::Lease;
-use super::store::{Document, Place, Stamp, Store, StoreError};
-use super::table::{Due, TOO_LATE};
+use super::store::{Document, Ids, Place, Stamp, Store, StoreError};
+use super::table::{Due, TOO_LATE, Touched};
 use super::task::{Reason, Status, Task, invalid_cron_error};
 use crate::protocol::Scope;
 use crate::telemetry::metrics::CronOutcome;
@@ -41,7 +39,7 @@ pub(super) struct Settled {
     /// The file that was read, and the one that there is now.
     pub(super) stamps: [Option<Stamp>; 2],
     /// The tasks that may have changed, as they are now; `None` for one that is gone.
-    pub(super) touched: HashMap<String, Option<Task>>,
+    pub(super) touched: Touched,
     /// Conversations whose clients hear of it.
     pub(super) changed: Vec<Scope>,
     pub(super) counts: Vec<CronOutcome>,
@@ -57,7 +55,7 @@ impl Wanted {
     pub(super) fn settle(&self, store: &Store, lease: &Lease) -> Result<Settled, StoreError> {
         let mut settled = Settled::default();
         let fired = self.fired.iter().map(|fired| fired.task.id());
-        let ids: HashSet<&str> = fired.chain(self.due.iter().map(Due::id)).collect();
+        let ids: Ids<&str> = fired.chain(self.due.iter().map(Due::id)).collect();
         let choice = |place: &Place| ids.contains(place.id()) || self.collect && place.is_over();
         let now = store.update_some(&choice, &mut |document| {
             settled.stamps[0] = document.stamp;

@@ -78,6 +78,9 @@ struct Content {
     corrupt: bool,
 }
 
+/// Ids that every task's is compared with.
+pub(super) type Ids<T> = std::collections::HashSet<T, foldhash::fast::RandomState>;
+
 /// Which tasks are read.
 type Choice<'a> = Option<&'a dyn Fn(&Place) -> bool>;
 

@@ -20,6 +20,10 @@ use crate::config::CronScope;
 /// A one-shot that is later than this has been missed.
 pub(super) const TOO_LATE: SignedDuration = SignedDuration::from_mins(5);
 
+/// Tasks as they are now, `None` for those that are gone; ten thousand ids are looked
+/// up in a row.
+pub type Touched = HashMap<String, Option<Task>, foldhash::fast::RandomState>;
+
 /// What may happen to the tasks of a scope.
 #[derive(Debug)]
 pub struct Table {
@@ -31,26 +35,41 @@ pub struct Table {
     names: HashMap<Box<str>, usize>,
 }
 
+/// Every wake passes over all of them, so that what is of use only when a task fires
+/// lies elsewhere.
 #[derive(Debug)]
 struct Row {
     id: SmolStr,
     active: bool,
     when: When,
-    shift: SignedDuration,
     expires_at: Option<Timestamp>,
-    last_fired: Option<Timestamp>,
-    /// The first minute that matches after the last one that was looked at.
+    /// The first minute that matches after the last one that was looked at; of a
+    /// one-shot its moment, jitter included.
     next: Option<Timestamp>,
 }
 
 #[derive(Debug)]
 enum When {
-    /// On the clock with this place in the list.
-    Cron(Expression, usize),
+    Cron(Box<Recurring>),
     Once(Timestamp),
     /// Its expression cannot be read and nobody said so yet.
     Invalid,
     Never,
+}
+
+#[derive(Debug)]
+struct Recurring {
+    expression: Expression,
+    /// The place of its clock in the list.
+    clock: usize,
+    delay: SignedDuration,
+    last_fired: Option<Timestamp>,
+}
+
+impl Recurring {
+    fn next(&self, clocks: &[TimeZone], looked: Timestamp) -> Option<Timestamp> {
+        self.expression.next(looked, clocks.get(self.clock)?)
+    }
 }
 
 /// What must be done with a task now.
@@ -101,7 +120,7 @@ impl Table {
     }
 
     /// Takes over some tasks as they are now, `None` for those that are gone.
-    pub fn renew(&mut self, touched: &HashMap<String, Option<Task>>, looked: Timestamp) {
+    pub fn renew(&mut self, touched: &Touched, looked: Timestamp) {
         let mut rows = std::mem::take(&mut self.rows);
         let mut left: HashMap<&str, &Task> = touched
             .iter()
@@ -130,23 +149,33 @@ impl Table {
         if !(active || dies) || !covers(self.scope, task.text("agent_id")) {
             return None;
         }
-        let when = match (task.is_recurring(), task.time("scheduled_for")) {
-            (false, Some(at)) => When::Once(at),
+        let shift = task.jitter();
+        let (when, next) = match (task.is_recurring(), task.time("scheduled_for")) {
+            (false, Some(at)) => {
+                let next = at.checked_add(shift).unwrap_or(at);
+                (When::Once(at), Some(next))
+            }
             (recurring, _) => match Expression::parse(task.text("cron")) {
-                Ok(expression) => When::Cron(expression, self.clock(task.text("timezone"))),
-                Err(_) if recurring && !complained(task) => When::Invalid,
-                Err(_) => When::Never,
+                Ok(expression) => {
+                    let recurring = Recurring {
+                        expression,
+                        clock: self.clock(task.text("timezone")),
+                        delay: shift.max(SignedDuration::ZERO),
+                        last_fired: task.time("last_fired_at"),
+                    };
+                    let next = recurring.next(&self.clocks, looked);
+                    (When::Cron(Box::new(recurring)), next)
+                }
+                Err(_) if recurring && !complained(task) => (When::Invalid, None),
+                Err(_) => (When::Never, None),
             },
         };
-        let shift = task.jitter();
         Some(Row {
             id: task.id().into(),
             active,
-            next: next(&when, shift, &self.clocks, looked),
             when,
-            shift,
             expires_at,
-            last_fired: task.time("last_fired_at"),
+            next,
         })
     }
 
@@ -183,7 +212,9 @@ impl Table {
     /// The clock was set back: counts every next fire anew.
     pub fn recount(&mut self, looked: Timestamp) {
         for row in &mut self.rows {
-            row.next = next(&row.when, row.shift, &self.clocks, looked);
+            if let When::Cron(recurring) = &row.when {
+                row.next = recurring.next(&self.clocks, looked);
+            }
         }
     }
 
@@ -219,19 +250,19 @@ impl Table {
                         });
                     }
                 }
-                When::Cron(expression, clock) => {
+                When::Cron(recurring) => {
                     let Some(last) = minutes.last() else { continue };
                     if row.next.is_none_or(|next| next > *last) {
                         continue;
                     }
-                    let clock = &self.clocks[*clock];
+                    let clock = &self.clocks[recurring.clock];
                     // After a late wake the newest of its minutes stands for all.
                     let minute = minutes.iter().rev().find(|minute| {
                         // A quick restart must not fire what the last process fired.
-                        let done = row
+                        let done = recurring
                             .last_fired
                             .is_some_and(|at| minute_start(at) == **minute);
-                        expression.matches(clock.to_datetime(**minute))
+                        recurring.expression.matches(clock.to_datetime(**minute))
                             && !done
                             && !fired(&row.id, **minute)
                     });
@@ -239,27 +270,14 @@ impl Table {
                         due.push(Due::Fire {
                             id: row.id.to_string(),
                             intended: *minute,
-                            delay: row.shift.max(SignedDuration::ZERO),
+                            delay: recurring.delay,
                         });
                     }
-                    row.next = expression.next(*last, clock);
+                    row.next = recurring.expression.next(*last, clock);
                 }
             }
         }
         due
-    }
-}
-
-fn next(
-    when: &When,
-    shift: SignedDuration,
-    clocks: &[TimeZone],
-    looked: Timestamp,
-) -> Option<Timestamp> {
-    match when {
-        When::Cron(expression, clock) => expression.next(looked, clocks.get(*clock)?),
-        When::Once(at) => Some(at.checked_add(shift).unwrap_or(*at)),
-        When::Invalid | When::Never => None,
     }
 }
 

@@ -21,6 +21,8 @@ use crate::cron::task::Task;
 pub(super) struct Draft {
     pieces: Vec<Piece>,
     length: u64,
+    /// There is a task.
+    begun: bool,
     pub(super) layout: Layout,
 }
 
@@ -52,29 +54,43 @@ impl Draft {
         let mut draft = Self {
             pieces: Vec::new(),
             length: 0,
+            begun: false,
             layout: Layout {
                 top,
-                places: Vec::with_capacity(layout.places.len()),
+                places: Vec::new(),
             },
         };
         draft.write(before.as_bytes());
         draft.write(b"\n  \"tasks\": [");
         let (mut loaded, mut tasks) = (loaded.iter().peekable(), tasks.into_iter().peekable());
-        let mut last = None;
-        for (at, place) in layout.places.into_iter().enumerate() {
-            last = if loaded.next_if(|loaded| **loaded == at).is_none() {
-                Some(draft.keep(place, last))
-            } else {
-                // Read, and gone unless it comes next.
-                if let Some(task) = tasks.next_if(|task| task.id() == place.id()) {
-                    draft.add(&task)?;
+        let mut places = layout.places;
+        let (mut at, mut last, mut failed) = (0, None, None);
+        places.retain_mut(|place| {
+            let is_loaded = loaded.next_if(|loaded| **loaded == at).is_some();
+            at += 1;
+            if !is_loaded {
+                last = Some(draft.keep(place, last));
+                return true;
+            }
+            last = None;
+            // Read, and gone unless it comes next.
+            let task = tasks.next_if(|task| task.id() == place.id());
+            let added = task.map(|task| draft.add(&task).map(|new| *place = new));
+            match added {
+                Some(Err(error)) => {
+                    failed.get_or_insert(error);
+                    false
                 }
-                None
-            };
+                added => added.is_some(),
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error);
         }
         for task in tasks {
-            draft.add(&task)?;
+            places.push(draft.add(&task)?);
         }
+        draft.layout.places = places;
         let end = if draft.layout.places.is_empty() {
             "]"
         } else {
@@ -98,50 +114,47 @@ impl Draft {
         }
     }
 
-    fn separate(&mut self) {
-        let separator = if self.layout.places.is_empty() {
-            &BETWEEN[1..]
-        } else {
-            BETWEEN
-        };
-        self.write(separator.as_bytes());
+    /// Before each task; whether it is not the first one.
+    fn separate(&mut self) -> bool {
+        let follows = std::mem::replace(&mut self.begun, true);
+        self.write(if follows { BETWEEN } else { &BETWEEN[1..] }.as_bytes());
+        follows
     }
 
     /// A task that stays as it is; `last` is where the one before ends, if that
     /// stays as well. Gives where this one ends in the old file.
-    fn keep(&mut self, mut place: Place, last: Option<u64>) -> u64 {
+    fn keep(&mut self, place: &mut Place, last: Option<u64>) -> u64 {
         let range = place.range();
         let joined = last.filter(|_| place.adjoins);
         match (joined, self.pieces.last_mut()) {
             (Some(end), Some(Piece::Kept(kept))) if kept.end == end => {
                 kept.end = range.end;
                 self.length += range.end - end;
+                place.adjoins = true;
             }
             _ => {
-                self.separate();
+                place.adjoins = self.separate();
                 self.length += range.end - range.start;
                 self.pieces.push(Piece::Kept(range.clone()));
             }
         }
-        place.adjoins = !self.layout.places.is_empty();
         place.start = offset(self.length).saturating_sub(place.length);
-        self.layout.places.push(place);
         range.end
     }
 
-    fn add(&mut self, task: &Task) -> io::Result<()> {
+    fn add(&mut self, task: &Task) -> io::Result<Place> {
         let text = serde_json::to_string_pretty(task.fields())?;
         let text = text.replace('\n', "\n    ");
-        self.separate();
-        self.layout.places.push(Place {
+        let adjoins = self.separate();
+        let place = Place {
             id: task.id().into(),
             start: offset(self.length),
             length: offset(text.len() as u64),
             over: task.status().is_terminal(),
-            adjoins: !self.layout.places.is_empty(),
-        });
+            adjoins,
+        };
         self.write(text.as_bytes());
-        Ok(())
+        Ok(place)
     }
 
     /// Writes the content; `old` is the file of the layout it was made of.
