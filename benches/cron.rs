@@ -1,7 +1,7 @@
 //! What ten thousand tasks cost the scheduler, in processor time of the whole
 //! process: judging a minute, a whole tick with fires (judging, reading, queueing,
 //! logging, rewriting the store, planning anew), and what another program's change
-//! of the store costs. `cargo bench --profile tool --bench cron`
+//! of the store costs. `cargo bench --profile release --bench cron`
 
 #![expect(clippy::print_stdout, reason = "a bench reports to the terminal")]
 #![expect(clippy::expect_used, reason = "a bench may fail loudly")]
