@@ -217,6 +217,26 @@ impl Session {
     }
 }
 
+/// What the task behind a session hears, and where it tells the end.
+type Owned = (
+    mpsc::UnboundedReceiver<Request>,
+    watch::Sender<Option<Finished>>,
+);
+
+impl Session {
+    fn new(group: Option<Group>, terminal: bool) -> (Self, Owned) {
+        let (requests, inbox) = mpsc::unbounded_channel();
+        let (ended, state) = watch::channel(None);
+        let session = Self {
+            requests,
+            state,
+            group,
+            terminal,
+        };
+        (session, (inbox, ended))
+    }
+}
+
 /// A session and the work that must be spawned for it; `shutdown` ends both.
 pub(super) fn open(
     spawned: Spawned,
@@ -224,14 +244,8 @@ pub(super) fn open(
     permit: Option<OwnedSemaphorePermit>,
     shutdown: CancellationToken,
 ) -> (Session, BoxFuture<'static, ()>) {
-    let (requests, inbox) = mpsc::unbounded_channel();
-    let (state, ended) = watch::channel(None);
-    let session = Session {
-        requests,
-        state: ended,
-        group: Some(spawned.group),
-        terminal: matches!(spawned.output, Output::Terminal(_)),
-    };
+    let terminal = matches!(spawned.output, Output::Terminal(_));
+    let (session, (inbox, state)) = Session::new(Some(spawned.group), terminal);
     let owner = Owner::new(spawned, plan, permit, shutdown, inbox, state);
     // Boxed: a session's buffers and timers are no part of whoever spawns it.
     (session, Box::pin(owner.run()))
@@ -244,14 +258,7 @@ pub(super) fn subscribe(
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) -> (Session, BoxFuture<'static, ()>) {
-    let (requests, inbox) = mpsc::unbounded_channel();
-    let (state, ended) = watch::channel(None);
-    let session = Session {
-        requests,
-        state: ended,
-        group: None,
-        terminal: false,
-    };
+    let (session, (inbox, state)) = Session::new(None, false);
     let watcher = Watcher::new(subscription, plan, permit, shutdown, inbox, state);
     (session, Box::pin(watcher.run()))
 }
